@@ -1,0 +1,184 @@
+"""Worker processes that are cheap to start, easy to kill, and never outlive their parent.
+
+One forkserver preloads torch, lightning and kornia (8 s, once); a worker is then a fork (0.1 s). A worker runs
+calls one after another and sends events while it does. If it dies (killed, out of memory), only its call is lost:
+the caller gets `WorkerDied` with the signal. Call `start()` early, in the main thread: it does not block.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import multiprocessing.forkserver
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from components.errors import AthanorError
+
+PRELOAD = ["components.lifeline", "torch", "lightning", "kornia.augmentation", "components.preload"]
+_starting = threading.Lock()
+
+
+class WorkerDied(Exception):
+    """A worker ended without an answer. `exitcode` is negative for a signal (-9: killed, often out of memory)."""
+
+    def __init__(self, exitcode: int | None) -> None:
+        self.exitcode = exitcode
+        name = signal.Signals(-exitcode).name if exitcode and exitcode < 0 else f"exit code {exitcode}"
+        super().__init__(f"worker process died ({name})")
+
+
+class WorkerBug(Exception):
+    """A call raised something that is not an `AthanorError`: the class name, message and traceback text."""
+
+    def __init__(self, kind: str, message: str, trace: str) -> None:
+        self.kind, self.message, self.trace = kind, message, trace
+        super().__init__(f"{kind}: {message}")
+
+    def __reduce__(self) -> tuple[type, tuple[str, str, str]]:
+        return type(self), (self.kind, self.message, self.trace)
+
+
+def start() -> None:
+    """Starts the forkserver if it is not running. Must be called from the main thread: it dies with its starter."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOAD)
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+    multiprocessing.forkserver.ensure_running()
+
+
+class Worker:
+    """One forked process that answers calls. Use as a context manager, or `close` / `kill` it."""
+
+    def __init__(self) -> None:
+        start()
+        context = multiprocessing.get_context("forkserver")
+        self._pipe, child = context.Pipe()
+        self.process = context.Process(target=_serve, args=(child,), daemon=True)
+        with _starting, _main_module_hidden():
+            self.process.start()
+        child.close()
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def submit(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        """Sends a call; `function` must be importable by name. It is called with `emit=` if it takes one."""
+        self._pipe.send((function, args, kwargs))
+
+    def poll(self, timeout: float = 0.0) -> tuple[str, Any] | None:
+        """The next message: ("event", (name, fields)), ("result", value) or ("error", exception); None if none came.
+
+        Raises `WorkerDied` when the process has ended."""
+        try:
+            if self._pipe.poll(timeout):
+                kind, value = self._pipe.recv()
+                return kind, value
+        except (EOFError, ConnectionResetError, BrokenPipeError):
+            self.process.join(5)
+            raise WorkerDied(self.process.exitcode) from None
+        return None
+
+    def call(self, function: Callable[..., Any], *args: Any, on_event: Callable[..., Any] | None = None, **kwargs: Any) -> Any:
+        """Runs one call to its end and returns its value or raises what it raised."""
+        self.submit(function, *args, **kwargs)
+        while True:
+            message = self.poll(0.5)
+            if message is None:
+                continue
+            kind, value = message
+            if kind == "result":
+                return value
+            if kind == "error":
+                raise value
+            if on_event:
+                on_event(value[0], **value[1])
+
+    @property
+    def connection(self) -> Connection:
+        """The pipe, to wait for several workers at once."""
+        return self._pipe
+
+    def kill(self) -> None:
+        """Ends the process now."""
+        with contextlib.suppress(Exception):
+            self.process.kill()
+        self.process.join(5)
+        self._pipe.close()
+
+    def close(self) -> None:
+        """Lets an idle worker end; kills it if it does not."""
+        with contextlib.suppress(OSError):
+            self._pipe.close()
+        self.process.join(1)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join(5)
+
+
+def ready(workers: list[Worker], timeout: float) -> list[Worker]:
+    """The workers that have a message or have died, within `timeout` seconds."""
+    found = wait([w.connection for w in workers], timeout)
+    return [w for w in workers if w.connection in found]
+
+
+def _serve(pipe: Connection) -> None:
+    from components.lifeline import die_with_parent
+
+    die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _one_thread()
+    lock = threading.Lock()
+
+    def emit(event: str, **fields: Any) -> None:
+        with lock:
+            pipe.send(("event", (event, fields)))
+
+    while True:
+        try:
+            function, args, kwargs = pipe.recv()
+        except (EOFError, OSError):
+            os._exit(0)
+        answer = _answer(function, args, kwargs, emit)
+        with lock:
+            pipe.send(answer)
+
+
+def _answer(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], emit: Callable[..., None]) -> tuple[str, Any]:
+    try:
+        return "result", function(*args, **kwargs, emit=emit)
+    except AthanorError as error:
+        return "error", error
+    except BaseException as error:
+        return "error", WorkerBug(type(error).__name__, str(error), traceback.format_exc())
+
+
+def _one_thread() -> None:
+    if "torch" in sys.modules:
+        import torch
+
+        torch.set_num_threads(1)
+
+
+@contextlib.contextmanager
+def _main_module_hidden() -> Iterator[None]:
+    """A worker needs nothing of the caller's `__main__`: without this, forking would run a user's script again."""
+    main = sys.modules["__main__"]
+    kept = {name: getattr(main, name, None) for name in ("__file__", "__spec__")}
+    for name in kept:
+        setattr(main, name, None)
+    try:
+        yield
+    finally:
+        for name, value in kept.items():
+            setattr(main, name, value)
