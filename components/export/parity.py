@@ -45,10 +45,10 @@ def difference(ours: NDArray, theirs: NDArray) -> float:
 
 def require_parity(name: str, found: dict[str, float], tolerance: float, dataset: DatasetVersion) -> None:
     """Raises `StageFailedError` when a difference exceeds `tolerance` (of 1 for probabilities, of the target's spread for values)."""
-    scale = 1.0 if dataset.task == "classification" else max(abs(dataset.target_mean), dataset.target_std)
+    allowed = tolerance * (1.0 if dataset.task == "classification" else max(abs(dataset.target_mean), dataset.target_std))
     worst = max(found, key=lambda size: found[size])
-    if not found[worst] <= tolerance * scale:
+    if not found[worst] <= allowed:
         raise StageFailedError(
-            f"the exported graph {name} differs from its network by {found[worst]:.3g} at batch size {worst}, more than {tolerance * scale:.3g} "
-            "allows; raise exporter.tolerance only if that is known to be harmless"
+            f"the exported graph {name} differs from its network by {found[worst]:.3g} at batch size {worst}, more than the {allowed:.3g} "
+            "allowed; raise exporter.tolerance only if that is known to be harmless"
         )

@@ -47,7 +47,7 @@ class Session:
         try:
             return from_metadata(self._session.get_modelmeta().custom_metadata_map)
         except (ValueError, KeyError) as error:
-            raise DataError(f"model file {self.path} carries no Athanor input spec ({first_line(error)}); export it with Athanor") from error
+            raise DataError(f"model file {self.path} carries no input spec ({first_line(error)}); use one that Athanor exported") from error
 
     def run(self, feeds: Arrays) -> NDArray:
         """The graph's only output for one batch."""
@@ -60,7 +60,7 @@ class Session:
 
 def feeds(source: DatasetVersion | Spec, arrays: Arrays) -> dict[str, NDArray]:
     """Stored arrays as the graph takes them: codes of categories become strings, everything else stays as it is."""
-    return {field.name: _strings(field, arrays[field.name]) if is_text(field) else np.asarray(arrays[field.name]) for field in source.inputs}
+    return {field.name: _as_fed(field, np.asarray(arrays[field.name])) for field in source.inputs}
 
 
 def batches(feeds: Arrays, size: int) -> Iterator[dict[str, NDArray]]:
@@ -97,9 +97,10 @@ def _time_runs(session: Session, rows: list[dict[str, NDArray]], count: int) -> 
     return timed
 
 
-def _strings(field: InputField, codes_NKc: NDArray) -> NDArray:
-    columns = [_vocabulary(column)[np.asarray(codes_NKc[:, i])] for i, column in enumerate(field.columns)]
-    return np.stack(columns, axis=1) if columns else np.empty(codes_NKc.shape, dtype=object)
+def _as_fed(field: InputField, array: NDArray) -> NDArray:
+    if not is_text(field):
+        return array
+    return np.stack([_vocabulary(column)[array[:, i]] for i, column in enumerate(field.columns)], axis=1)
 
 
 def _vocabulary(column: Column) -> NDArray:

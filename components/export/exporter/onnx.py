@@ -32,7 +32,8 @@ class OnnxExporter:
         with _quiet(), torch.no_grad():
             program = torch.onnx.export(
                 Served(network, dataset).eval(), example, dynamo=True, opset_version=self.opset, external_data=False, verbose=False,
-                dynamic_shapes=(tuple({0: batch} for _ in example),), input_names=[f.name for f in dataset.inputs], output_names=[spec.output],
+                dynamic_shapes=(tuple({0: batch} for _ in example),),
+                input_names=[field.name for field in dataset.inputs], output_names=[spec.output],
             )  # fmt: skip
         assert program is not None
         graph.save(graph.finish(program.model_proto, spec), path)
