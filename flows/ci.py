@@ -1,0 +1,33 @@
+"""The pipeline in CI: small, deterministic, and reported as Markdown beside the champion's figures.
+
+    athanor ci [key=value ...]     is   athanor run experiment=ci ...   with Markdown on standard output
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from components.artifacts import JSON
+
+
+def run(overrides: list[str]) -> JSON:
+    """Runs `experiment=ci` under the overrides; the document holds the Markdown and whether it was promoted."""
+    from components.report.markdown import ci_summary
+
+    from components.registry import history
+    from flows import screen
+    from flows.config import load
+
+    words = ["experiment=ci", *overrides]
+    before = history.champion_metrics(load(words).model)
+    screen.use(quiet=False)
+    from flows.launch import kindle
+
+    kindle()
+    from flows.pipeline import synthesize
+    from flows.reporting import facts, finished
+
+    decision = synthesize(words)
+    done = finished[-1]
+    markdown: Any = ci_summary(facts(done), done.records, before)
+    return {"run": done.id, "model": decision.model, "version": decision.version, "promoted": decision.promoted, "markdown": markdown}

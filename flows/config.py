@@ -1,0 +1,241 @@
+"""Configuration: composed by Hydra from `conf/`, judged, and handed on as plain containers.
+
+A composition is remembered under the digest of `conf/` and the overrides, so that a second run of the same command
+does not import Hydra (0.6 s). Everything a user can get wrong ends in one `UsageError` that names the nearest choice.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components.artifacts import JSON, digest_of
+from components.budget import seconds_of
+from components.errors import UnknownNameError, UsageError
+from components.home import home
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
+UNDECIDED = ("budget",)  # says how long, not what: a run with another budget continues the same work
+
+
+@dataclass(frozen=True)
+class Config:
+    """A judged composition: `values` (plain containers), the `choices` by family, and the words typed."""
+
+    values: JSON
+    choices: JSON
+    overrides: tuple[str, ...]
+
+    @property
+    def model(self) -> str:
+        """Name in the registry: `model=`, else the data set's own name, else its file's or folder's."""
+        dataset = self.values["dataset"]
+        name = self.values["model"] or dataset.get("name") or Path(str(dataset.get("path"))).name.partition(".")[0]
+        return re.sub(r"[^A-Za-z0-9_.-]+", "-", str(name)).strip("-") or "model"
+
+    @property
+    def budget(self) -> float | None:
+        """Seconds for the whole run, or None."""
+        return seconds_of(self.values["budget"])
+
+    @property
+    def identity(self) -> str:
+        """Digest of everything but the budget: the same command is the same run."""
+        return digest_of({k: v for k, v in self.values.items() if k not in UNDECIDED})
+
+    def section(self, keys: Iterable[str]) -> JSON:
+        """The part of the configuration that one stage reads."""
+        return {key: self.values[key] for key in keys}
+
+
+def load(overrides: Iterable[str] = (), *, conf: Path | None = None) -> Config:
+    """The composed and judged configuration. Raises `UsageError` with one line for any mistake in it."""
+    words, folder = _split_conf_dir(overrides, conf or CONF)
+    memo = home() / "compositions" / f"{_conf_digest(folder, words)}.json"
+    found = _remembered(memo)
+    if found is None:
+        found = _compose(words, folder)
+        _judge(found)
+        _remember(memo, found)
+    _expose_plugins(found["values"]["plugins"])
+    return Config(values=found["values"], choices=found["choices"], overrides=tuple(words))
+
+
+def _split_conf_dir(overrides: Iterable[str], conf: Path) -> tuple[list[str], list[Path]]:
+    words, folders = [], [conf]
+    for word in overrides:
+        key, equals, value = word.partition("=")
+        if key == "conf_dir" and equals:
+            folder = Path(value).absolute()
+            if not folder.is_dir():
+                raise UsageError(f"conf_dir {value!r} is not a folder")
+            folders.append(folder)
+        elif not equals and not key.startswith("~"):
+            raise UsageError(f"an override has the form key=value, got {word!r}")
+        else:
+            words.append(word)
+    return words, folders
+
+
+def _conf_digest(folders: list[Path], words: list[str]) -> str:
+    rows = []
+    for folder in folders:
+        for file in sorted(folder.rglob("*.yaml")):
+            stat = file.stat()
+            rows.append([str(file), stat.st_size, stat.st_mtime_ns, stat.st_ino])
+    return digest_of([rows, words, os.environ.get("ATHANOR_DATA", ""), os.getcwd()])
+
+
+def _remembered(memo: Path) -> JSON | None:
+    try:
+        return dict(json.loads(memo.read_text()))
+    except (OSError, ValueError):
+        return None
+
+
+def _remember(memo: Path, found: JSON) -> None:
+    try:
+        memo.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        temporary = memo.with_suffix(f".{os.getpid()}.tmp")
+        temporary.write_text(json.dumps(found))
+        temporary.replace(memo)
+    except OSError:  # a state folder that cannot be written is reported by the store, in its own words
+        return
+
+
+def _compose(words: list[str], folders: list[Path]) -> JSON:
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    _check_groups(words, folders)
+    GlobalHydra.instance().clear()
+    extra = [f"hydra.searchpath=[{','.join('file://' + str(f) for f in folders[1:])}]"] if folders[1:] else []
+    try:
+        with initialize_config_dir(str(folders[0]), version_base="1.3"):
+            full = compose("pipeline", overrides=[*words, *extra], return_hydra_config=True)
+            HydraConfig.instance().set_config(full)
+            choices = dict(HydraConfig.get().runtime.choices)
+        values = {k: v for k, v in full.items() if k != "hydra"}
+        plain = OmegaConf.to_container(OmegaConf.create(values), resolve=True, throw_on_missing=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise _explained(error, words, folders) from error
+    return {"values": plain, "choices": {k: v for k, v in choices.items() if not k.startswith("hydra")}}
+
+
+def _check_groups(words: list[str], folders: list[Path]) -> None:
+    groups = _groups(folders)
+    for word in words:
+        key, _, value = word.lstrip("+~").partition("=")
+        if key not in groups:
+            continue
+        for name in re.split(r"[\[\],\s]+", value):
+            if name and name != "null" and name not in groups[key]:
+                raise UnknownNameError(key, name, groups[key])
+
+
+def _groups(folders: list[Path]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for folder in folders:
+        for file in folder.glob("*/*.yaml"):
+            found.setdefault(file.parent.name, []).append(file.stem)
+    return found
+
+
+def _explained(error: Exception, words: list[str], folders: list[Path]) -> UsageError:
+    missing = re.search(r"Missing mandatory value: (\S+)", str(error))
+    if missing:
+        return UsageError(f"{missing[1]} must be given: add {missing[1]}=VALUE")
+    for word in words:
+        try:
+            _compose([w for w in words if w != word], folders)
+        except UsageError:
+            continue
+        return _explain_word(word, [w for w in words if w != word], folders, error)
+    first = str(error).strip().splitlines()[0]
+    return UsageError(f"the configuration cannot be composed: {first}")
+
+
+def _explain_word(word: str, others: list[str], folders: list[Path], error: Exception) -> UsageError:
+    key, _, value = word.lstrip("+~").partition("=")
+    node: Any = _compose(others, folders)["values"]
+    path: list[str] = []
+    for part in key.split("."):
+        if not isinstance(node, Mapping):
+            return UsageError(f"{'.'.join(path)} has no keys, so {key!r} cannot be set")
+        if part not in node:
+            where = f"key in {'.'.join(path)}" if path else "key"
+            choices = [*node, *(_groups(folders) if not path else ())]
+            return UnknownNameError(where, part, [c for c in choices if c != "_target_"])
+        node, path = node[part], [*path, part]
+    return UsageError(f"{key}={value}: {str(error).strip().splitlines()[0]}")
+
+
+# ---- rules for plain settings ---------------------------------------------------------------------------------
+
+RULES: dict[str, tuple[type | tuple[type, ...], str, Any]] = {
+    "seed": (int, "a whole number from 0 to 2**31", lambda v: 0 <= v < 2**31),
+    "split.validation": ((int, float), "between 0 and 0.5", lambda v: 0 < v <= 0.5),
+    "split.test": ((int, float), "between 0 and 0.5", lambda v: 0 < v <= 0.5),
+    "search.trials": (int, "a whole number, at least 1", lambda v: v >= 1),
+    "search.epochs": ((int, float), "positive", lambda v: v > 0),
+    "training.epochs": ((int, float), "positive", lambda v: v > 0),
+    "training.ema": ((int, float), "from 0 to below 1", lambda v: 0 <= v < 1),
+    "training.clip": ((int, float), "not negative", lambda v: v >= 0),
+    "selection.tolerance": ((int, float), "between 0 and 1", lambda v: 0 <= v <= 1),
+}
+REQUIRED = ("check", "augmentation", "space", "strategy", "optimizer", "distillation", "exporter", "quantization", "metrics", "gate", "dataset")
+
+
+def _judge(found: JSON) -> None:
+    """Collects every problem of the composed values, then raises once."""
+    values = found["values"]
+    problems = [f"{name} cannot be null" for name in REQUIRED if not values.get(name)]
+    for name, (kind, rule, holds) in RULES.items():
+        value = _at(values, name)
+        if isinstance(value, bool) or not isinstance(value, kind) or not holds(value):
+            problems.append(f"{name} must be {rule}, got {value!r}")
+    problems += _duration_problems(values)
+    if values["search"]["workers"] != "auto" and not _is_count(values["search"]["workers"]):
+        problems.append(f"search.workers must be auto or a whole number, at least 1, got {values['search']['workers']!r}")
+    if problems:
+        raise UsageError("; ".join(problems))
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _duration_problems(values: JSON) -> list[str]:
+    try:
+        seconds_of(values["budget"])
+        seconds_of(values["search"]["trial_seconds"])
+    except UsageError as error:
+        return [f"budget: {error}"]
+    return []
+
+
+def _at(values: Any, name: str) -> Any:
+    for part in name.split("."):
+        values = values.get(part) if isinstance(values, Mapping) else None
+    return values
+
+
+def _expose_plugins(packages: list[str]) -> None:
+    if not packages:
+        return
+    from components.build import allow
+
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    for package in packages:
+        allow(package)

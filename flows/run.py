@@ -1,0 +1,273 @@
+"""One run: its identity, journal, budget, store and worker, and how it comes back after a kill.
+
+A run is found again by its configuration: the same command after a kill continues the same run folder, and a second
+one at the same time waits for the first.
+
+    ATHANOR_HOME/runs/<id>/   run.json  journal.jsonl  report.html
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import contextvars
+import functools
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from components import processes
+from components.artifacts import JSON
+from components.budget import Budget
+from components.errors import StageFailedError
+from components.fingerprint import ROOT, SourceCache, installed
+from components.home import home
+from components.journal import Journal, Listener
+from components.store import KeyParts, Store, explain, locked, write_atomically
+from flows.config import Config, load
+from flows.stage import STAGES, Outcome, Stage, call_verb, drop, key_parts, with_extent
+
+TAIL = ("export", "quantize", "evaluate", "register", "promote")
+FIRST_TAIL_SECONDS = 20.0  # what the tail of digits takes on two slow cores; measured afterwards
+_current: contextvars.ContextVar[Run | None] = contextvars.ContextVar("run", default=None)
+
+
+class Run:
+    """What a stage needs of its surroundings. Open one with `Run.open`; it is a context manager."""
+
+    def __init__(self, config: Config, folder: Path, listeners: tuple[Listener, ...]) -> None:
+        self.config, self.folder, self.id = config, folder, folder.name
+        self.store = Store(home())
+        self.journal = Journal(folder / "journal.jsonl", listeners)
+        self.inline = False
+        self.sources = SourceCache(home() / "code.json")
+        self.timings = Timings(home() / "timings.json")
+        spent = self.journal.seconds_spent()
+        self.budget = Budget(
+            config.budget, shares={s.name: s.elastic for s in STAGES.values() if s.elastic},
+            reserve=self.timings.tail(config.model) if config.budget else 0.0, spent=spent,
+        )  # fmt: skip
+        self._worker: processes.Worker | None = None
+        self._done: list[str] = []
+        self.started = time.time()
+        self.records: dict[str, Any] = {}
+        self.stages: dict[str, JSON] = {}
+
+    @classmethod
+    @contextlib.contextmanager
+    def open(cls, config: Config, *, listeners: tuple[Listener, ...], on_wait: Callable[[], None] | None = None) -> Iterator[Run]:
+        """Opens the run of a configuration, continuing an unfinished one; waits while another process has it open."""
+        store = Store(home())
+        store.prepare()
+        with locked(home() / "locks" / f"run-{config.identity[:16]}.lock", on_wait):
+            store.sweep()
+            run = cls(config, _folder_for(config), listeners)
+            run.journal.write("run.started", run=run.id, model=config.model, budget=config.budget, overrides=list(config.overrides))
+            token = _current.set(run)
+            try:
+                yield run
+            finally:
+                _current.reset(token)
+                run.close()
+
+    @property
+    def seed(self) -> int:
+        return int(self.config.values["seed"])
+
+    @property
+    def budget_asked(self) -> float | None:
+        """Seconds that the user gave to the whole run, or None."""
+        return self.config.budget
+
+    def key_parts(self, stage: Stage, inputs: tuple[Any, ...], section: JSON) -> KeyParts:
+        """The stage's key, but for its extent."""
+        return key_parts(stage, inputs, section, self.seed, self.sources, tuple(self.config.values["plugins"]))
+
+    def study_folder(self, key: str) -> Path:
+        """Where a study lives: under the key of its search, whatever its length, and longer than any artifact."""
+        path = home() / "studies" / key
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return path
+
+    def allot(self, stage: Stage) -> float | None:
+        """Seconds for this stage now (None: no limit)."""
+        return self.budget.allot(stage.name, done=tuple(self._done)) if stage.elastic else None
+
+    def execute(self, stage: Stage, inputs: tuple[Any, ...], section: JSON, work: JSON, extra: JSON) -> Any:
+        """Calls the stage's verb, here if it is an inline stage, else in the run's worker process."""
+        try:
+            if stage.inline or self.inline:
+                return call_verb(stage.verb, inputs, section, work, extra, emit=self.emitter(stage))
+            return self.worker().call(call_verb, stage.verb, inputs, section, work, extra, on_event=self.emitter(stage))
+        except processes.WorkerDied as error:
+            self.drop_worker()
+            raise StageFailedError(f"stage {stage.name}: {error}") from error
+        finally:
+            self._done.append(stage.name)
+
+    def emitter(self, stage: Stage) -> Callable[..., Any]:
+        """Writes a verb's progress to the journal under its stage's name."""
+        return lambda event, **fields: self.journal.write(event, stage=stage.name, **fields)
+
+    def worker(self) -> processes.Worker:
+        """The process that the run's stages share; a new one after it died."""
+        if self._worker is None or not self._worker.process.is_alive():
+            self._worker = processes.Worker()
+            self.journal.write("worker.started", pid=self._worker.process.pid)
+        return self._worker
+
+    def drop_worker(self) -> None:
+        """Ends the shared worker; the next stage gets a new one."""
+        if self._worker:
+            self._worker.kill()
+        self._worker = None
+
+    def why(self, stage: Stage, parts: KeyParts, section: JSON) -> list[str]:
+        """Which parts of the key changed since this model's last run of the stage."""
+        last = self.last(stage)
+        if last is None:
+            return ["never ran for this model"]
+        changes = explain(drop(last, ("extent",)), KeyParts(**drop(parts.to_json(), ("extent",))))
+        if not changes and stage.elastic:
+            changes = explain(last, with_extent(stage, parts, section, self.budget_asked))
+        return changes or ["its result is missing or damaged"]
+
+    def last(self, stage: Stage) -> JSON | None:
+        """Key parts of this model's last result of a stage."""
+        try:
+            return dict(json.loads((home() / "last" / self.config.model / f"{stage.name}.json").read_text()))
+        except (OSError, ValueError):
+            return None
+
+    def remember(self, stage: Stage, parts: KeyParts) -> None:
+        """Notes which result of a stage this model used last."""
+        path = home() / "last" / self.config.model / f"{stage.name}.json"
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_atomically(path, json.dumps(parts.to_json()))
+
+    def note(self, stage: Stage, outcome: Outcome) -> Outcome:
+        """Keeps a stage's outcome for the report, and returns it."""
+        self.records[stage.name] = outcome.record
+        self.stages[stage.name] = {"state": outcome.state, "seconds": round(outcome.seconds, 3), "why": list(outcome.why)}
+        return outcome
+
+    def lineage(self) -> JSON:
+        """Where a model comes from besides its records: configuration, code, git revision, seed and versions."""
+        keys = {stage.name: self.last(stage) for stage in STAGES.values()}
+        code = {file: sha for parts in keys.values() if parts for file, sha in parts["code"].items()}
+        return {
+            "run": self.id, "config": self.config.values, "overrides": list(self.config.overrides), "seed": self.seed,
+            "git": git_revision(), "code": dict(sorted(code.items())), "versions": library_versions(),
+            "stages": {name: KeyParts(**parts).key for name, parts in keys.items() if parts},
+        }  # fmt: skip
+
+    def finish(self, state: str, why: str = "") -> None:
+        """Writes how the run ended; a finished run is not continued."""
+        self.journal.write(f"run.{state}", why=why, seconds=round(time.time() - self.started, 3))
+        summary = {"id": self.id, "identity": self.config.identity, "model": self.config.model, "state": state, "why": why}
+        write_atomically(self.folder / "run.json", json.dumps(summary))
+
+    def close(self) -> None:
+        """Ends the worker and saves what was measured."""
+        if self._worker:
+            self._worker.close()
+        self._worker = None
+        self.sources.save()
+        self.timings.learn(self.config.model, self.journal.events())
+
+
+def current_or_detached() -> Run:
+    """The run that is open in this context; in a flow of one's own, one without a budget that lasts as long as the process."""
+    run = _current.get()
+    return run if run is not None else _detached()
+
+
+@functools.cache
+def _detached() -> Run:
+    config = load(["budget=null", f"model=flow-{os.getpid()}"])
+    Store(home()).prepare()
+    run = Run(config, _folder_for(config), ())
+    run.journal.write("run.started", run=run.id, model=config.model, budget=None, overrides=[])
+    atexit.register(run.close)
+    return run
+
+
+def _folder_for(config: Config) -> Path:
+    runs = home() / "runs"
+    for folder in sorted(runs.glob("*"), reverse=True):
+        note = _read(folder / "run.json")
+        if note.get("identity") == config.identity and note.get("state") == "running":
+            return folder
+    folder = runs / f"{time.strftime('%Y%m%d-%H%M%S')}-{config.model}-{config.identity[:4]}"
+    number = 1
+    while folder.exists():
+        number += 1
+        folder = folder.with_name(f"{folder.name.partition('~')[0]}~{number}")
+    folder.mkdir(mode=0o700, parents=True)
+    note = {"id": folder.name, "identity": config.identity, "model": config.model, "state": "running"}
+    write_atomically(folder / "run.json", json.dumps(note))
+    return folder
+
+
+def _read(path: Path) -> JSON:
+    try:
+        return dict(json.loads(path.read_text()))
+    except (OSError, ValueError):
+        return {}
+
+
+class Timings:
+    """Seconds that each stage took here, by model, so that `plan` can say how long and the budget keep a reserve."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.rows = path, _read(path)
+
+    def seconds(self, model: str, stage: str) -> float | None:
+        """What the stage took last time for this model."""
+        return self.rows.get(model, {}).get(stage)
+
+    def tail(self, model: str) -> float:
+        """Seconds to keep for the stages after the elastic ones: half more than was measured, or a first guess."""
+        known = [self.seconds(model, stage) for stage in TAIL]
+        if any(seconds is None for seconds in known):
+            return FIRST_TAIL_SECONDS
+        return max(5.0, 1.5 * sum(seconds or 0.0 for seconds in known))
+
+    def learn(self, model: str, events: list[JSON]) -> None:
+        """Remembers the durations of stages that ran."""
+        ran = {row["stage"]: row["seconds"] for row in events if row["event"] == "stage.finished"}
+        if ran:
+            self.rows.setdefault(model, {}).update(ran)
+            write_atomically(self.path, json.dumps(self.rows))
+
+
+def git_revision() -> str:
+    """The checkout's revision, with `+` when it has uncommitted changes; empty outside git."""
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+", "--abbrev=12"], cwd=ROOT, capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return described.stdout.strip()
+
+
+def library_versions() -> dict[str, str]:
+    """The versions that matter for doing it again."""
+    names = ("torch", "lightning", "optuna", "onnx", "onnxruntime", "mlflow", "prefect", "numpy", "scikit-learn", "kornia")
+    known = installed()
+    found = {name: known[name] for name in names if name in known}
+    return {"python": platform.python_version(), **found}
+
+
+def machine() -> JSON:
+    """Where this ran: CPU type and how many cores."""
+    from components.fingerprint import cpu
+
+    return {"cpu": cpu(), "cores": os.cpu_count() or 1, "platform": sys.platform}
