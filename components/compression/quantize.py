@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from components import metrics
 from components.artifacts import JSON, DatasetVersion, ExportedModel
 from components.build import build
 from components.workspace import Workspace
@@ -21,6 +20,7 @@ def quantize(dataset: DatasetVersion, exported: tuple[ExportedModel, ...], confi
     method = build(config["quantization"])
     if not method.precisions:
         return ()
+    from components import metrics
     from components.compression.quantization.validation import Validation
 
     objective = metrics.objective(config["metrics"].get("objective"), dataset.task)

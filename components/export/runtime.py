@@ -70,7 +70,7 @@ def batches(feeds: Arrays, size: int) -> Iterator[dict[str, NDArray]]:
         yield {name: array[start : start + size] for name, array in feeds.items()}
 
 
-def latencies(sessions: Sequence[Session], feeds: Arrays, seconds: float = 0.3) -> list[NDArray]:
+def latencies(sessions: Sequence[Session], feeds: Arrays, seconds: float = 0.2) -> list[NDArray]:
     """Milliseconds of single-row runs, one array per session, after a warm-up.
 
     The sessions take turns, so that a slow moment of the machine falls on all of them. `seconds` bounds the time per session

@@ -8,8 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from components.artifacts import JSON, DatasetVersion, InputField, Record, canonical_json
 
@@ -19,10 +17,7 @@ FORMAT = "1"
 
 @dataclass(frozen=True, kw_only=True)
 class Spec(Record):
-    """A served model's side of a dataset: its inputs, task and classes, and how the reader reads more of the same.
-
-    `source` holds no paths, so a model made from the same bytes elsewhere is the same model.
-    """
+    """A served model's side of a dataset: its inputs, task and classes, and how the reader reads more of the same."""
 
     name: str
     digest: str
@@ -43,7 +38,7 @@ def spec_of(dataset: DatasetVersion) -> Spec:
     """The part of a dataset version that serving needs."""
     return Spec(
         name=dataset.name, digest=dataset.digest, modality=dataset.modality, task=dataset.task, target=dataset.target,
-        classes=dataset.classes, inputs=tuple(_without_quantiles(field) for field in dataset.inputs), source=_without_paths(dataset.source),
+        classes=dataset.classes, inputs=tuple(_without_quantiles(field) for field in dataset.inputs), source=dataset.source,
     )  # fmt: skip
 
 
@@ -66,7 +61,3 @@ def is_text(field: InputField) -> bool:
 
 def _without_quantiles(field: InputField) -> InputField:
     return field.replace(columns=tuple(column.replace(quantiles=()) for column in field.columns))
-
-
-def _without_paths(source: Mapping[str, Any]) -> JSON:
-    return {key: value for key, value in source.items() if not (key == "path" or key.endswith("_path") or isinstance(value, Path))}
