@@ -142,8 +142,8 @@ def _array(path: Path, magic: int, kind: str) -> np.ndarray:
     content = read_bytes(path)
     found = int.from_bytes(content[:4], "big") if len(content) >= 4 else None
     if found != magic:
-        says = "is too short for one" if found is None else f"is 0x{found:08x}"
-        raise DataError(f"{path} is not an idx file of {kind}: its magic number must be 0x{magic:08x} and {says}; check that files are not swapped")
+        says = "the file is too short for one" if found is None else f"is 0x{found:08x}"
+        raise DataError(f"{path} is no idx file of {kind}: its magic number must be 0x{magic:08x} and {says}; are files swapped?")
     num_axes = magic & 0xFF
     start = 4 + 4 * num_axes
     if len(content) < start:
@@ -151,7 +151,8 @@ def _array(path: Path, magic: int, kind: str) -> np.ndarray:
     shape = struct.unpack(f">{num_axes}I", content[4:start])
     expected = start + int(np.prod(shape, dtype=object))
     if len(content) != expected:
-        raise DataError(f"{path} says it holds {' x '.join(map(str, shape))} {kind} in {expected:,} bytes, but has {len(content):,}; fetch it again")
+        says = " x ".join(map(str, shape))
+        raise DataError(f"{path} says it holds {says} {kind} in {expected:,} bytes, but has {len(content):,}; fetch it again")
     if 0 in shape:
         raise DataError(f"{path} holds no {kind}; fetch it again")
     return np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape)
