@@ -1,6 +1,6 @@
 """The pipeline in CI: small, deterministic, and reported as Markdown beside the champion's figures.
 
-    athanor ci [key=value ...]     is   athanor run experiment=ci ...   with Markdown on standard output
+athanor ci [key=value ...]     is   athanor run experiment=ci ...   with Markdown on standard output
 """
 
 from __future__ import annotations

@@ -57,7 +57,8 @@ class Command:
 
 HELP = """athanor VERB [NOUN ...] [key=value ...] [--json] [--debug]
 
-  run                     data to a promoted ONNX model; the same command again resumes      athanor run dataset=csv dataset.path=F dataset.target=COL
+  run                     data to a promoted ONNX model; the same command again resumes
+                          athanor run dataset=csv dataset.path=F dataset.target=COL budget=10m
   plan                    what run would do, why, and how long
   stage NAME              one stage on the saved records of those before it (dvc repro calls this)
   status                  runs, what each is doing, trials so far
@@ -242,7 +243,11 @@ def plan(command: Command) -> int:
     }  # fmt: skip
     lines = [f"{s.stage:<9} {s.state:<8} {'' if s.state == 'cached' else _about(s.seconds):<8} {'; '.join(s.why)}".rstrip() for s in steps]
     total = sum(s.seconds or 0.0 for s in steps if s.state != "cached")
-    ending = "nothing to do" if planning.is_done(steps) else f"about {total:.0f} s of work" + (f" within a budget of {config.budget:.0f} s" if config.budget else "")
+    ending = (
+        "nothing to do"
+        if planning.is_done(steps)
+        else f"about {total:.0f} s of work" + (f" within a budget of {config.budget:.0f} s" if config.budget else "")
+    )
     emit(command, document, "\n".join([*lines, ending]))
     return 0
 
@@ -431,7 +436,8 @@ def ui(command: Command) -> int:
 VERBS: dict[str, Callable[[Command], int]] = {
     verb.__name__: verb
     for verb in (
-        run, plan, stage, status, leaderboard, report, compare, predict, promote, rollback, lineage, data, deploy, ci, verify, clean, doctor, ui,
+        run, plan, stage, status, leaderboard, report, compare, predict, promote, rollback, lineage, data, deploy, ci, verify, clean,
+        doctor, ui,
     )
 }  # fmt: skip
 

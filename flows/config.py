@@ -193,7 +193,19 @@ RULES: dict[str, tuple[type | tuple[type, ...], str, Any]] = {
     "training.clip": ((int, float), "not negative", lambda v: v >= 0),
     "selection.tolerance": ((int, float), "between 0 and 1", lambda v: 0 <= v <= 1),
 }
-REQUIRED = ("check", "augmentation", "space", "strategy", "optimizer", "distillation", "exporter", "quantization", "metrics", "gate", "dataset")
+REQUIRED = (
+    "check",
+    "augmentation",
+    "space",
+    "strategy",
+    "optimizer",
+    "distillation",
+    "exporter",
+    "quantization",
+    "metrics",
+    "gate",
+    "dataset",
+)
 
 
 def _judge(found: JSON) -> None:

@@ -41,7 +41,11 @@ def _machine() -> tuple[str, bool, str]:
 def _pins() -> tuple[str, bool, str]:
     pinned = dict(line.strip().lower().replace("_", "-").split("==") for line in _constraints() if "==" in line)
     known = installed()
-    off = [f"{name} {known[name]} instead of {version}" for name, version in pinned.items() if name in known and known[name].split("+")[0] != version]
+    off = [
+        f"{name} {known[name]} instead of {version}"
+        for name, version in pinned.items()
+        if name in known and known[name].split("+")[0] != version
+    ]
     return "pins", not off, "; ".join(off[:5]) or f"{len(pinned)} packages as pinned"
 
 

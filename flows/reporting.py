@@ -81,6 +81,7 @@ def publish_artifacts(run: Run) -> None:
     if "search" in run.records:
         create_table_artifact(trial_rows(run.records["search"]), key="trials", description="every trial of the search")
 
+
 def deliver(timeout: float = 3.0) -> None:
     """Waits until Prefect's client has handed its task-run events over, so that the server knows every state."""
     from prefect.events.worker import EventsWorker

@@ -147,7 +147,9 @@ class Live:
             parts.append(f"[yellow]{progress.trouble}[/yellow]" if progress.trouble else "")
         if self.epoch and progress.stage != "search":
             value = self.epoch.get("value")
-            parts.append(f"epoch {self.epoch.get('epoch')}/{self.epoch.get('epochs')}" + (f", {value:.4f}" if isinstance(value, float) else ""))
+            parts.append(
+                f"epoch {self.epoch.get('epoch')}/{self.epoch.get('epochs')}" + (f", {value:.4f}" if isinstance(value, float) else "")
+            )
         parts.append(progress.left())
         return " · ".join(part for part in parts if part)
 

@@ -77,14 +77,26 @@ STAGES: dict[str, Stage] = {
             ("distillation", "space", "optimizer", "training", "metrics"), elastic=0.25, seeded=True,
             words="trains a smaller student from the teacher",
         ),
-        Stage("export", "components.export.export:export", ("version", "train", "distill"), ("exporter",), words="writes ONNX and proves parity"),
-        Stage("quantize", "components.compression.quantize:quantize", ("version", "export"), ("quantization", "metrics"), words="makes INT8 twins"),
+        Stage(
+            "export", "components.export.export:export", ("version", "train", "distill"), ("exporter",),
+            words="writes ONNX and proves parity",
+        ),
+        Stage(
+            "quantize", "components.compression.quantize:quantize", ("version", "export"), ("quantization", "metrics"),
+            words="makes INT8 twins",
+        ),
         Stage(
             "evaluate", "components.evaluation.evaluate:evaluate", ("version", "export", "quantize"), ("metrics", "selection"),
             words="measures what would be served",
         ),
-        Stage("register", "components.registry.register:register", ("evaluate",), ("model",), inline=True, words="files the model version"),
-        Stage("promote", "components.registry.promote:promote", ("register",), ("gate", "model"), inline=True, words="lets the gates decide"),
+        Stage(
+            "register", "components.registry.register:register", ("evaluate",), ("model",), inline=True,
+            words="files the model version",
+        ),
+        Stage(
+            "promote", "components.registry.promote:promote", ("register",), ("gate", "model"), inline=True,
+            words="lets the gates decide",
+        ),
     )
 }  # fmt: skip
 
@@ -119,7 +131,9 @@ def arguments(stage: Stage, records: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(given)
 
 
-def key_parts(stage: Stage, inputs: tuple[Any, ...] | None, section: JSON, seed: int, cache: SourceCache, packages: tuple[str, ...] = ()) -> KeyParts:
+def key_parts(
+    stage: Stage, inputs: tuple[Any, ...] | None, section: JSON, seed: int, cache: SourceCache, packages: tuple[str, ...] = ()
+) -> KeyParts:
     """The parts of a stage's key without its extent; `inputs=None` where they are not known yet."""
     decided = drop(section, (*stage.ignores, *stage.extent))
     code, libraries = closure([stage.module, *targets(section)], cache, ("components", *packages))

@@ -62,7 +62,9 @@ def table(found: list[JSON]) -> str:
     lines = [f"{'run':<34} {'state':<12} {'stage':<9} {'trials':>6} {'best':>8} {'time':>8}"]
     for row in found:
         best = f"{row['best']:.4f}" if isinstance(row["best"], float) else ""
-        line = f"{row['run']:<34} {row['state']:<12} {row['stage']:<9} {row['trials']:>6} {best:>8} {clock(row['seconds']):>8}  {row['why']}"
+        line = (
+            f"{row['run']:<34} {row['state']:<12} {row['stage']:<9} {row['trials']:>6} {best:>8} {clock(row['seconds']):>8}  {row['why']}"
+        )
         lines.append(line.rstrip())
     return "\n".join(lines)
 
@@ -142,5 +144,13 @@ def stored_files(value: Any) -> list[StoredFile]:
     """All files that a record refers to."""
     if isinstance(value, StoredFile):
         return [value]
-    items = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else vars(value).values() if hasattr(value, "__dict__") else ()
+    items = (
+        value.values()
+        if isinstance(value, dict)
+        else value
+        if isinstance(value, list | tuple)
+        else vars(value).values()
+        if hasattr(value, "__dict__")
+        else ()
+    )
     return [file for item in items for file in stored_files(item)]

@@ -21,7 +21,8 @@ def document(*, run: str, model: str, decision: Decision, report: EvaluationRepo
         "champion": decision.champion,
         "metrics": {name: value.to_json() for name, value in report.test.items()},
         "deployable": {
-            "name": best.model.name, "path": str(best.model.file.path), "size_kb": round(best.size_kb, 1), "latency_ms": round(best.latency_ms, 4),
+            "name": best.model.name, "path": str(best.model.file.path),
+            "size_kb": round(best.size_kb, 1), "latency_ms": round(best.latency_ms, 4),
         },
         "gates": [gate.to_json() for gate in decision.gates],
         "seconds": round(seconds, 2),
@@ -33,7 +34,13 @@ def document(*, run: str, model: str, decision: Decision, report: EvaluationRepo
 def text(found: JSON, objective: str, *, nothing_to_do: bool = False) -> str:
     """The document as lines for a person."""
     best, champion = found["deployable"], found["champion"]
-    verdict = "is champion" if found["promoted"] or champion == found["version"] else f"stays challenger; version {champion} is champion" if champion else "was not promoted"
+    verdict = (
+        "is champion"
+        if found["promoted"] or champion == found["version"]
+        else f"stays challenger; version {champion} is champion"
+        if champion
+        else "was not promoted"
+    )
     rows = [
         f"{found['model']} version {found['version']} {verdict}",
         f"  test {objective:<12} {estimate(found['metrics'].get(objective))}",
@@ -47,7 +54,9 @@ def text(found: JSON, objective: str, *, nothing_to_do: bool = False) -> str:
         f"  athanor predict FILE model={found['model']}      athanor report      athanor leaderboard      athanor ui",
     ]
     if nothing_to_do:
-        rows.insert(0, f"nothing to do: data, configuration, code, library versions and seed are as they were for all {len(found['stages'])} stages")
+        rows.insert(
+            0, f"nothing to do: data, configuration, code, library versions and seed are as they were for all {len(found['stages'])} stages"
+        )
     return "\n".join(rows)
 
 
