@@ -1,0 +1,93 @@
+"""Convolution blocks: plain, residual and separable, each `[B, in, H, W] → [B, out, H/stride, W/stride]`."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from components.errors import UnknownNameError
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU, "gelu": nn.GELU, "hardswish": nn.Hardswish}
+
+
+def activation(name: str) -> nn.Module:
+    """A fresh activation. Raises `UnknownNameError`."""
+    if name not in ACTIVATIONS:
+        raise UnknownNameError("activation", name, ACTIVATIONS)
+    return ACTIVATIONS[name]()
+
+
+def norm(name: str, channels: int) -> nn.Module:
+    """Batch or group normalisation (groups of about 8 channels)."""
+    if name == "batch":
+        return nn.BatchNorm2d(channels)
+    if name == "group":
+        return nn.GroupNorm(max(g for g in range(1, max(channels // 8, 1) + 1) if channels % g == 0), channels)
+    raise UnknownNameError("norm", name, ["batch", "group"])
+
+
+def convolution(in_channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
+    """A convolution without bias (a normalisation follows) that keeps the side at stride 1."""
+    return nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False)
+
+
+class Plain(nn.Sequential):
+    """Convolution, normalisation, activation."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, kernel: int, stride: int, norm_name: str, activation_name: str) -> None:
+        super().__init__(
+            convolution(in_channels, out_channels, kernel, stride),
+            norm(norm_name, out_channels),
+            activation(activation_name),
+        )
+
+
+class Skipping(nn.Module):
+    """A body beside a shortcut that fits its shape; begins as the shortcut alone (last scale 0), which trains faster."""
+
+    def __init__(self, body: nn.Sequential, in_channels: int, out_channels: int, stride: int, norm_name: str, after: nn.Module) -> None:
+        super().__init__()
+        self.body, self.after = body, after
+        same = stride == 1 and in_channels == out_channels
+        self.shortcut = nn.Identity() if same else nn.Sequential(
+            convolution(in_channels, out_channels, 1, stride), norm(norm_name, out_channels)
+        )  # fmt: skip
+        last = body[-1]
+        if same and isinstance(last, nn.BatchNorm2d | nn.GroupNorm):
+            nn.init.zeros_(last.weight)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.after(self.body(features) + self.shortcut(features))
+
+
+class Residual(Skipping):
+    """Two convolutions beside a shortcut (He et al. 2016)."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, kernel: int, stride: int, norm_name: str, activation_name: str) -> None:
+        body = nn.Sequential(
+            convolution(in_channels, out_channels, kernel, stride),
+            norm(norm_name, out_channels),
+            activation(activation_name),
+            convolution(out_channels, out_channels, kernel),
+            norm(norm_name, out_channels),
+        )
+        super().__init__(body, in_channels, out_channels, stride, norm_name, activation(activation_name))
+
+
+class Separable(Skipping):
+    """Widen by a 1x1 convolution, mix space per channel, narrow again, beside a shortcut (Sandler et al. 2018)."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, *, kernel: int, stride: int, norm_name: str, activation_name: str, expansion: int
+    ) -> None:
+        inner = in_channels * expansion
+        body = nn.Sequential(
+            convolution(in_channels, inner, 1),
+            norm(norm_name, inner),
+            activation(activation_name),
+            convolution(inner, inner, kernel, stride, groups=inner),
+            norm(norm_name, inner),
+            activation(activation_name),
+            convolution(inner, out_channels, 1),
+            norm(norm_name, out_channels),
+        )
+        super().__init__(body, in_channels, out_channels, stride, norm_name, nn.Identity())

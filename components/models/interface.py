@@ -1,0 +1,58 @@
+"""What a search space is: it samples architectures, builds them as networks and makes a student of a teacher.
+
+A member lives in `components/models/space/<name>.py` beside `conf/space/<name>.yaml`. Search, training, distillation
+and export meet a space through these five methods and know nothing of images or tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeVar
+
+from torch import nn
+
+from components.artifacts import JSON, DatasetVersion, InputField
+
+T = TypeVar("T")
+
+
+class Suggest(Protocol):
+    """The part of an Optuna trial that a space draws from."""
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any: ...
+
+    def suggest_int(self, name: str, low: int, high: int) -> int: ...
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float: ...
+
+
+class Space(Protocol):
+    """A set of architectures for one modality.
+
+    An architecture is plain JSON. `sample` draws its parameters under names that begin with `arch.`, those that only
+    matter for some values of another only when they matter; `build` is pure: the same arguments and the same state of
+    the global generator give the same weights.
+    """
+
+    modality: str
+
+    def sample(self, trial: Suggest, dataset: DatasetVersion) -> JSON:
+        """An architecture that fits the dataset's inputs."""
+        ...
+
+    def hyperparameters(self, trial: Suggest, dataset: DatasetVersion, optimizers: Any) -> JSON:
+        """How to train it; `optimizers` maps each optimizer's name to its configuration (or is a list of names)."""
+        ...
+
+    def build(self, architecture: JSON, inputs: Sequence[InputField], num_outputs: int, dropout: float = 0.0) -> nn.Module:
+        """A network that takes the inputs' raw tensors in order and returns logits [B, K] or a standardised value [B, 1]."""
+        ...
+
+    def shrink(self, architecture: JSON) -> JSON:
+        """A distinctly smaller architecture of the same space, for a student."""
+        ...
+
+
+def choose(trial: Suggest, name: str, choices: Sequence[T]) -> T:
+    """One of `choices`; a choice of one is no parameter, so that a sampler is not asked about it."""
+    return choices[0] if len(choices) == 1 else trial.suggest_categorical(name, list(choices))

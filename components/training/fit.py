@@ -1,0 +1,182 @@
+"""Trains one network on one dataset with Lightning: what a trial, a full training and a distillation have in common.
+
+    fitted = fit(network, dataset, hyperparameters, policy=..., optimizers=..., seed=0, epochs=20)
+    fitted.network, fitted.metrics, fitted.history
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor, nn
+
+from components.artifacts import JSON, DatasetVersion
+from components.build import build
+from components.errors import UnknownNameError, UsageError
+from components.training.batches import BatchLoader, load_rows
+from components.training.calibrate import FORMATS
+from components.training.checkpoint import SafeCheckpointIO, read_checkpoint
+from components.training.learner import Learner
+from components.training.schedule import Progress
+
+# An epoch shorter than this shares its checkpoint with the next: a kill loses at most this much and one epoch.
+CHECKPOINT_SECONDS = 1.0
+GRADIENT_CLIP = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """A trained network (averaged weights of its best epoch, in eval mode), how it got there and its validation metrics.
+
+    `epochs` is fractional where a time limit ended one early; `truncated` says that it did.
+    """
+
+    network: nn.Module
+    metrics: dict[str, float]
+    history: tuple[JSON, ...]
+    epochs: float
+    steps: int
+    truncated: bool
+    seconds: float
+
+
+def fit(
+    network: nn.Module,
+    dataset: DatasetVersion,
+    hyperparameters: JSON,
+    *,
+    policy: Callable[..., Any],
+    optimizers: Mapping[str, JSON],
+    seed: int,
+    epochs: int,
+    objective: str,
+    rows: int | None = None,
+    seconds: float | None = None,
+    numerics: JSON | None = None,
+    clip: float = GRADIENT_CLIP,
+    accelerator: str = "cpu",
+    teacher: nn.Module | None = None,
+    distiller: Callable[..., Tensor] | None = None,
+    scratch: Path | None = None,
+    emit: Callable[..., Any] = lambda event, **fields: None,
+) -> Fit:
+    """Trains `network` in place of a copy and returns it with its metrics.
+
+    The schedule completes within `seconds` if they are given, else over `epochs`; without `seconds` the result is a
+    function of the arguments, bit for bit. With `scratch` it resumes from the last checkpoint there. Raises
+    `DivergedError` when the loss is not finite.
+    """
+    if epochs < 1:
+        raise UsageError(f"training needs at least 1 epoch, got {epochs}")
+    numerics = numerics or {"threads": 1, "memory_format": "contiguous"}
+    train, validation = load_rows(dataset, "train", limit=rows, seed=seed), load_rows(dataset, "validation")
+    batch_size = int(hyperparameters["batch_size"])
+    loader = BatchLoader(train, batch_size, seed, lambda: learner.current_epoch)
+    progress = Progress(total_steps=epochs * len(loader), seconds=seconds)
+    network = network.to(memory_format=FORMATS[numerics["memory_format"]])
+    learner = Learner(
+        network, dataset, optimizer=optimizer_of(hyperparameters, optimizers), learning_rate=hyperparameters["learning_rate"],
+        label_smoothing=hyperparameters.get("label_smoothing", 0.0), policy=policy,
+        strength=hyperparameters.get("augmentation_strength", 0.0), validation=validation, objective=objective, progress=progress,
+        epochs=epochs, train_rows=len(train), seed=seed, clip=clip, emit=emit, teacher=teacher, distiller=distiller,
+    )  # fmt: skip
+    _run(learner, loader, epochs, scratch, int(numerics["threads"]), accelerator)
+    return _result(learner, loader)
+
+
+def optimizer_of(hyperparameters: JSON, optimizers: Mapping[str, JSON]) -> Callable[[list[JSON]], torch.optim.Optimizer]:
+    """From parameter groups to the chosen optimizer; `search` in its configuration is a range, not an argument."""
+    name = hyperparameters["optimizer"]
+    if name not in optimizers:
+        raise UnknownNameError("optimizer", name, optimizers)
+    node = {key: value for key, value in optimizers[name].items() if key != "search"}
+    partial = build({**node, "_partial_": True})
+    return lambda groups: partial(groups, lr=hyperparameters["learning_rate"], weight_decay=hyperparameters["weight_decay"])
+
+
+def _run(learner: Learner, loader: BatchLoader, epochs: int, scratch: Path | None, threads: int, accelerator: str) -> None:
+    checkpoint = scratch / "last.ckpt" if scratch else None
+    resumed = _readable(checkpoint)
+    if resumed:
+        kept = read_checkpoint(resumed)
+        if kept["learner"]["is_finished"]:
+            learner.on_load_checkpoint(kept)
+            return
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with _quiet(), torch.random.fork_rng(devices=[]):
+            trainer = _trainer(epochs, accelerator, [SaveAtEpochEnds(checkpoint)] if checkpoint else [])
+            trainer.fit(learner, train_dataloaders=loader, ckpt_path=resumed)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _trainer(epochs: int, accelerator: str, callbacks: list[lightning.Callback]) -> lightning.Trainer:
+    return lightning.Trainer(
+        max_epochs=epochs, min_epochs=0, accelerator=accelerator, devices=1, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0, limit_val_batches=0,
+        callbacks=callbacks, plugins=[SafeCheckpointIO()],
+    )  # fmt: skip
+
+
+def _readable(checkpoint: Path | None) -> Path | None:
+    if checkpoint is None or not checkpoint.exists():
+        return None
+    try:
+        read_checkpoint(checkpoint)
+    except ValueError as error:
+        warnings.warn(f"{error}; training starts anew", stacklevel=2)
+        return None
+    return checkpoint
+
+
+class SaveAtEpochEnds(lightning.Callback):
+    """Saves a checkpoint when an epoch ends, unless the last one is too young; always after the last epoch."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._saved_at = path, 0.0
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, learner: lightning.LightningModule) -> None:
+        assert isinstance(learner, Learner)
+        now = learner.progress.session_seconds
+        if learner.progress.is_over or now - self._saved_at >= CHECKPOINT_SECONDS:
+            trainer.save_checkpoint(self.path)
+            self._saved_at = now
+
+
+def _result(learner: Learner, loader: BatchLoader) -> Fit:
+    network = learner.averaged
+    network.load_state_dict(learner.best)
+    progress = learner.progress
+    return Fit(
+        network=network.to(memory_format=torch.contiguous_format).eval(), metrics=dict(learner.best_metrics),
+        history=tuple(learner.history), epochs=round(progress.steps / len(loader), 3), steps=progress.steps,
+        truncated=progress.steps < progress.total_steps, seconds=round(progress.total_seconds, 3),
+    )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps Lightning's advice (accelerators, loader workers, tips) from the user; errors still raise."""
+    names = ("lightning", "lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels):
+            logger.setLevel(level)

@@ -1,0 +1,226 @@
+"""The LightningModule: loss, schedule, averaged weights, validation, and what a checkpoint must hold to go on exactly.
+
+Everything random within an epoch follows from (seed, epoch), so a run resumed at an epoch's end takes the same steps.
+Legend: B rows of a batch, M members of a network that is an ensemble, K outputs.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from components import metrics
+from components.artifacts import JSON, DatasetVersion
+from components.training.batches import Rows, seed_of
+from components.training.failure import DivergedError
+from components.training.schedule import Progress, rate
+
+# Averaged weights span about the last twentieth of the steps taken so far.
+AVERAGED_SHARE = 0.05
+VALIDATION_BATCH = 512
+# A validation pass may cost this share of the training between two of them (a training step costs about 3 forward passes).
+VALIDATION_SHARE = 0.15
+
+
+class Learner(lightning.LightningModule):
+    """Trains `network` on what its loader gives and keeps the averaged weights that did best on validation."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        dataset: DatasetVersion,
+        *,
+        optimizer: Callable[[list[JSON]], torch.optim.Optimizer],
+        learning_rate: float,
+        label_smoothing: float,
+        policy: Callable[..., Any],
+        strength: float,
+        validation: Rows,
+        objective: str,
+        progress: Progress,
+        epochs: int,
+        train_rows: int,
+        seed: int,
+        clip: float,
+        emit: Callable[..., Any],
+        teacher: nn.Module | None = None,
+        distiller: Callable[..., Tensor] | None = None,
+    ) -> None:
+        super().__init__()
+        self.network, self.averaged = network, copy.deepcopy(network).eval().requires_grad_(False)
+        self.dataset, self.make_optimizer, self.learning_rate = dataset, optimizer, learning_rate
+        self.label_smoothing, self.policy, self.strength = label_smoothing, policy, strength
+        self.validation, self.objective, self.progress, self.epochs = validation, objective, progress, epochs
+        self.seed, self.clip, self.emit, self.distiller = seed, clip, emit, distiller
+        self._teacher = [teacher.eval()] if teacher is not None else []  # in a list: not part of this module's state
+        self.validate_every = max(1, math.ceil(len(validation) / (3 * VALIDATION_SHARE * max(train_rows, 1))))
+        self.history: list[JSON] = []
+        self.best: dict[str, Tensor] = {}
+        self.best_metrics: dict[str, float] = {}
+        self.is_finished = False
+        self._losses: list[Tensor] = []
+        self._average = Average(self.averaged, network)
+
+    # ---- training ---------------------------------------------------------------------------------------------
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return self.make_optimizer(parameter_groups(self.network))
+
+    def on_train_epoch_start(self) -> None:
+        seed = seed_of(self.seed, "epoch", self.current_epoch)
+        torch.manual_seed(seed)
+        self._generator = torch.Generator().manual_seed(seed)
+        self._losses.clear()
+
+    def training_step(self, batch: tuple[dict[str, Tensor], Tensor], batch_index: int) -> Tensor:
+        factor = rate(self.progress.value)
+        for group in self.trainer.optimizers[0].param_groups:
+            group["lr"] = self.learning_rate * factor
+        fields, targets = batch
+        fields, targets = self.policy(self._as_floats(fields), targets, self._generator, self.strength)
+        inputs = [fields[field.name] for field in self.dataset.inputs]
+        loss = self._loss(inputs, targets)
+        if not math.isfinite(loss.item()):
+            raise DivergedError(f"training loss became {loss.item()} in epoch {self.current_epoch + 1}, step {batch_index + 1}")
+        self._losses.append(loss.detach())
+        return loss
+
+    def _as_floats(self, fields: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: values.to(torch.float32) if values.dtype == torch.uint8 else values for name, values in fields.items()}
+
+    def _loss(self, inputs: list[Tensor], targets: Tensor) -> Tensor:
+        every_member = getattr(self.network, "every_member", None)
+        outputs = every_member(*inputs).transpose(0, 1) if every_member else self.network(*inputs).unsqueeze(0)
+        members = outputs.shape[0]
+        outputs_MBK, repeated = outputs.flatten(0, 1), targets.repeat(members)
+        hard = self._hard_loss(outputs_MBK, repeated)
+        if self.distiller is None or not self._teacher:
+            return hard
+        with torch.no_grad():
+            taught = self._teacher[0](*inputs).repeat(members, 1)
+        return self.distiller(outputs_MBK, taught, hard, self.dataset.task)
+
+    def _hard_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        if self.dataset.task == "classification":
+            return F.cross_entropy(outputs, targets, label_smoothing=self.label_smoothing)
+        return F.mse_loss(outputs.squeeze(-1), targets)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        if self.clip:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.clip)
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_index: int) -> None:
+        self.progress.steps += 1
+        self._average.step(self.progress.steps)
+        if not self.history and self.progress.seconds is not None:
+            self._expect_validation(len(batch[1]))
+        if self.progress.is_over:
+            self.trainer.should_stop = True
+
+    def _expect_validation(self, batch_rows: int) -> None:
+        """Keeps time for the first validation pass before one has been measured: a forward pass is a third of a step."""
+        per_row = self.progress.session_seconds / (self.progress.steps * batch_rows)
+        self.progress.reserve = per_row * len(self.validation) / 2
+
+    # ---- validation -------------------------------------------------------------------------------------------
+
+    def on_train_epoch_end(self) -> None:
+        self.is_finished = self.progress.is_over
+        due = self.is_finished or (self.current_epoch + 1) % self.validate_every == 0
+        row: JSON = {
+            "epoch": self.current_epoch + 1,
+            "train_loss": float(torch.stack(self._losses).mean()),
+            "learning_rate": self.trainer.optimizers[0].param_groups[0]["lr"],
+        }
+        if due:
+            before = self.progress.session_seconds
+            row |= self._judge()
+            # The last pass must fit into the time limit as well.
+            self.progress.reserve = max(self.progress.reserve, 1.5 * (self.progress.session_seconds - before))
+        row["seconds"] = round(self.progress.total_seconds, 3)
+        self.history.append(row)
+        self.emit("epoch", epoch=row["epoch"], epochs=self.epochs, value=row.get(self.objective), seconds=row["seconds"])
+
+    def _judge(self) -> dict[str, float]:
+        found = validate(self.averaged, self.dataset, self.validation, self.objective)
+        if not self.best or prefers(self.objective, found, self.best_metrics):
+            self.best_metrics = found
+            self.best = {name: tensor.clone() for name, tensor in self.averaged.state_dict().items()}
+        return found
+
+    # ---- checkpoints ------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["learner"] = {
+            "steps": self.progress.steps, "elapsed": self.progress.total_seconds, "progress": self.progress.value,
+            "history": self.history, "best": self.best, "best_metrics": self.best_metrics, "is_finished": self.is_finished,
+        }  # fmt: skip
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        kept = checkpoint["learner"]
+        self.progress.resume(steps=kept["steps"], elapsed=kept["elapsed"], progress=kept["progress"])
+        self.history, self.best, self.best_metrics = list(kept["history"]), kept["best"], kept["best_metrics"]
+        self.is_finished = kept["is_finished"]
+
+
+def parameter_groups(network: nn.Module) -> list[JSON]:
+    """Matrices and kernels with weight decay, biases and scales without."""
+    decayed = [p for p in network.parameters() if p.requires_grad and p.ndim > 1]
+    free = [p for p in network.parameters() if p.requires_grad and p.ndim <= 1]
+    return [group for group in ({"params": decayed}, {"params": free, "weight_decay": 0.0}) if group["params"]]
+
+
+class Average:
+    """Moves averaged weights and running statistics towards the network's, by a share that shrinks with the steps taken."""
+
+    def __init__(self, averaged: nn.Module, network: nn.Module) -> None:
+        pairs = list(zip(averaged.state_dict().values(), network.state_dict().values()))
+        self._floats = [pair for pair in pairs if pair[0].is_floating_point()]
+        self._counts = [pair for pair in pairs if not pair[0].is_floating_point()]
+
+    @torch.no_grad()
+    def step(self, steps: int) -> None:
+        share = 1.0 / (1.0 + AVERAGED_SHARE * steps)
+        torch._foreach_lerp_([kept for kept, _ in self._floats], [fresh for _, fresh in self._floats], share)
+        for kept, fresh in self._counts:
+            kept.copy_(fresh)
+
+
+def prefers(objective: str, found: dict[str, float], than: dict[str, float]) -> bool:
+    """Better by the objective, or equal and not worse by the loss; the later of two equals is preferred."""
+    if found[objective] != than[objective]:
+        return metrics.is_better(objective, found[objective], than[objective])
+    tie = "log_loss" if "log_loss" in found else "rmse"
+    return not metrics.is_better(tie, than[tie], found[tie])
+
+
+def validate(network: nn.Module, dataset: DatasetVersion, rows: Rows, objective: str) -> dict[str, float]:
+    """Metrics of a network on rows: the objective, with accuracy and log_loss, or rmse, mae and r2."""
+    outputs, targets = predict(network, dataset, rows), rows.targets.numpy()
+    if dataset.task == "classification":
+        named = dict.fromkeys((objective, "accuracy", "log_loss"))
+    else:
+        named = dict.fromkeys((objective, "rmse", "mae", "r2"))
+        targets = targets * dataset.target_std + dataset.target_mean
+    return {name: metrics.compute(name, outputs, targets) for name in named}
+
+
+@torch.no_grad()
+def predict(network: nn.Module, dataset: DatasetVersion, rows: Rows) -> np.ndarray:
+    """Probabilities [N, K], or values [N] in the target's unit; the network must be in eval mode."""
+    parts = []
+    for start in range(0, len(rows), VALIDATION_BATCH):
+        fields, _ = rows.at(slice(start, start + VALIDATION_BATCH))
+        parts.append(network(*(fields[field.name] for field in dataset.inputs)))
+    outputs = torch.cat(parts)
+    if dataset.task == "classification":
+        return outputs.softmax(dim=1).numpy()
+    return (outputs.squeeze(-1) * dataset.target_std + dataset.target_mean).numpy()

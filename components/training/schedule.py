@@ -1,0 +1,72 @@
+"""How far a training is, and the learning rate that follows from it.
+
+Progress runs from 0 to 1 over the planned steps or over a time limit, whichever is nearer its end. So a schedule
+always completes, on a slow machine too: with a limit of half the needed time the rate falls twice as fast.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+# The rate rises linearly over the first tenth (from a tenth of its peak), then falls by a half cosine to nearly zero.
+WARMUP, START, END = 0.1, 0.1, 0.002
+
+
+def rate(progress: float) -> float:
+    """Factor on the peak learning rate at `progress` in 0..1."""
+    if progress < WARMUP:
+        return START + (1 - START) * progress / WARMUP
+    return END + (1 - END) * 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - WARMUP) / (1 - WARMUP))))
+
+
+@dataclass
+class Progress:
+    """Counts steps against `total_steps` and seconds against `seconds` (None: no limit, and nothing depends on the clock).
+
+    `done` and `elapsed` are what earlier sessions reached before they were killed; a resumed session spreads the rest
+    of its schedule over the `seconds` it is given.
+    """
+
+    total_steps: int
+    seconds: float | None = None
+    steps: int = 0
+    elapsed: float = 0.0
+    reserve: float = 0.0
+    clock: Callable[[], float] = time.monotonic
+    _started: float = field(default=0.0, init=False)
+    _resumed_at: float = field(default=0.0, init=False)
+
+    def __post_init__(self) -> None:
+        self._started = self.clock()
+
+    def resume(self, *, steps: int, elapsed: float, progress: float) -> None:
+        """Goes on from a checkpoint."""
+        self.steps, self.elapsed, self._resumed_at = steps, elapsed, progress
+
+    @property
+    def session_seconds(self) -> float:
+        """Seconds since this session began."""
+        return self.clock() - self._started
+
+    @property
+    def total_seconds(self) -> float:
+        """Seconds over all sessions."""
+        return self.elapsed + self.session_seconds
+
+    @property
+    def value(self) -> float:
+        """Progress in 0..1."""
+        by_steps = self.steps / self.total_steps
+        if self.seconds is None:
+            return min(1.0, by_steps)
+        usable = self.seconds - self.reserve
+        by_time = self.session_seconds / usable if usable > 0 else 1.0
+        return min(1.0, max(by_steps, self._resumed_at + (1 - self._resumed_at) * by_time))
+
+    @property
+    def is_over(self) -> bool:
+        """No step is left, or no time for one."""
+        return self.value >= 1.0

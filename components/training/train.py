@@ -1,0 +1,61 @@
+"""The train verb: the best candidate of a search, trained at full length.
+
+    train(dataset, policy, candidate, config, Workspace(out=folder)) -> TrainedModel
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from components import metrics
+from components.artifacts import JSON, AugmentationPolicy, Candidate, DatasetVersion, TrainedModel
+from components.build import build
+from components.models.network import build_network, num_parameters, save_weights
+from components.training.batches import seed_of
+from components.training.extent import full_epochs
+from components.training.fit import fit
+from components.training.trial import with_numerics
+from components.workspace import Workspace
+
+
+def train(dataset: DatasetVersion, policy: AugmentationPolicy, candidate: Candidate, config: JSON, work: Workspace) -> TrainedModel:
+    """A teacher: weights of the epoch that did best on validation, below `work.out`. `config` holds space, optimizer, training, metrics.
+
+    Ends within `work.seconds` if they are given, with its schedule completed; resumes from `work.scratch`. Raises
+    `DivergedError` when the loss is not finite.
+    """
+    return train_model(dataset, policy, candidate, config, work, role="teacher")
+
+
+def train_model(
+    dataset: DatasetVersion,
+    policy: AugmentationPolicy,
+    candidate: Candidate,
+    config: JSON,
+    work: Workspace,
+    *,
+    role: str,
+    parents: tuple[str, ...] = (),
+    teacher: nn.Module | None = None,
+    distiller: Callable[..., Tensor] | None = None,
+) -> TrainedModel:
+    """A trained model of a `role`; with `teacher` and `distiller` it learns from the teacher's outputs too."""
+    training = config.get("training") or {}
+    seed = seed_of(work.seed, role)
+    network = build_network(config["space"], candidate, dataset, seed)
+    candidate = with_numerics(network, dataset, candidate, training, work.scratch)
+    epochs = full_epochs(training.get("epochs"), dataset.splits["train"])
+    fitted = fit(
+        network, dataset, candidate.hyperparameters, policy=build(policy.config), optimizers=config["optimizer"], seed=seed,
+        epochs=epochs, seconds=work.left(), numerics=candidate.numerics, teacher=teacher, distiller=distiller,
+        objective=metrics.objective((config.get("metrics") or {}).get("objective"), dataset.task),
+        accelerator=training.get("accelerator", "cpu"), scratch=work.scratch, emit=work.emit,
+    )  # fmt: skip
+    return TrainedModel(
+        role=role, candidate=candidate.replace(hyperparameters={**candidate.hyperparameters, "epochs": epochs}),
+        space=dict(config["space"]), dataset=dataset.identity, seed=seed, metrics=fitted.metrics, parents=parents,
+        weights=save_weights(fitted.network, work.out / "weights.safetensors"), num_parameters=num_parameters(fitted.network),
+        epochs=fitted.epochs, truncated=fitted.truncated, history=fitted.history, seconds=fitted.seconds,
+    )  # fmt: skip
