@@ -4,7 +4,7 @@ Outputs are what an exported graph returns: probabilities [N, K] for classificat
 Targets are class indices [N] or values [N]. Every metric is a number for the whole of the rows; outputs that are not
 finite give NaN, which `is_better` never prefers.
 
-Legend: N rows, K classes.
+Legend: N rows, K classes, G groups of equal scores.
 """
 
 from __future__ import annotations
@@ -114,10 +114,14 @@ def ranking_area(scores_N: Array, positive_N: NDArray[np.bool_]) -> float:
     num_negative = len(positive_N) - num_positive
     if not num_positive or not num_negative:
         return math.nan
-    _, group_N, size_G = np.unique(scores_N, return_inverse=True, return_counts=True)
-    mean_rank_G = np.cumsum(size_G) - (size_G - 1) / 2
-    rank_sum = mean_rank_G[group_N][positive_N].sum()
+    rank_sum = mid_ranks(scores_N)[positive_N].sum()
     return float((rank_sum - num_positive * (num_positive + 1) / 2) / (num_positive * num_negative))
+
+
+def mid_ranks(scores_N: Array) -> NDArray[np.float64]:
+    """Ranks from 1 in ascending order; equal scores share their mean rank."""
+    _, group_N, size_G = np.unique(scores_N, return_inverse=True, return_counts=True)
+    return (np.cumsum(size_G) - (size_G - 1) / 2)[group_N]
 
 
 def confusion(probabilities_NK: Array, targets_N: Array) -> NDArray[np.int64]:
