@@ -285,6 +285,10 @@ def _load_saved(name: str) -> Any:
 def _save(name: str, record: Record | tuple[Record, ...]) -> None:
     saved(name).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_atomically(saved(name), json.dumps(artifacts.dump(record, home()), indent=1, sort_keys=True))
+    if not isinstance(record, tuple):
+        from flows.dvc import write_extras
+
+        write_extras(name, record)
 
 
 def candidate_of(value: SearchResult | Candidate) -> Candidate:

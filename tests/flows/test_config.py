@@ -1,0 +1,122 @@
+"""Configuration: composed, judged, remembered; each mistake is one line that names the nearest choice."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from components.build import resolve
+from components.errors import UsageError
+from components.fingerprint import ROOT, targets
+from flows.config import CONF, load
+from flows.stage import STAGES
+
+pytestmark = pytest.mark.usefixtures("home")
+YAMLS = sorted(CONF.glob("*/*.yaml"))
+
+
+def test_there_are_yamls_to_test() -> None:
+    """The tests below walk conf/."""
+    assert len(YAMLS) > 20
+
+
+@pytest.mark.parametrize("file", YAMLS, ids=lambda f: f"{f.parent.name}/{f.stem}")
+def test_every_shipped_choice_composes_and_names_classes_that_exist(file: Path) -> None:
+    """A choice listed in conf/ is real."""
+    value = f"[{file.stem}]" if file.parent.name in ("check", "gate", "optimizer") else file.stem
+    config = load([f"{file.parent.name}={value}"])
+    if file.parent.name == "experiment":
+        return
+    node = config.values[file.parent.name]
+    node = node[file.stem] if file.parent.name in ("check", "gate", "optimizer") else node
+    assert list(targets(node))
+    assert callable(resolve(node["_target_"]))
+
+
+@pytest.mark.parametrize("file", YAMLS, ids=lambda f: f"{f.parent.name}/{f.stem}")
+def test_a_choice_has_the_name_of_its_module(file: Path) -> None:
+    """conf/<family>/<name>.yaml names components/<stage>/<family>/<name>.py, or a library's class."""
+    target = yaml.safe_load(file.read_text()).get("_target_", "")
+    if target.startswith("components."):
+        assert target.split(".")[-2] == file.stem
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["space=convnt"], "unknown space 'convnt'; did you mean 'convnet'"),
+        (["check=[classes,balanse]"], "unknown check 'balanse'; did you mean 'balance'"),
+        (["serch.trials=3"], "unknown key 'serch'; did you mean 'search'"),
+        (["search.trails=3"], "unknown key in search 'trails'; did you mean 'trials'"),
+        (["dataset=csv", "dataset.pth=x"], "unknown key in dataset 'pth'; did you mean 'path'"),
+        (["search.trials=none"], "search.trials must be a whole number, at least 1, got 'none'"),
+        (["seed=-1"], "seed must be"),
+        (["search.trials=0", "split.test=2"], "search.trials must be a whole number, at least 1, got 0; split.test must"),
+        (["split.test=0.9"], "split.test must be between 0 and 0.5, got 0.9; "),
+        (["budget=soon"], "a duration is a number with s, m, h or d"),
+        (["search.workers=many"], "search.workers must be auto or a whole number"),
+        (["trials"], "an override has the form key=value"),
+        (["seed.x=1"], "seed has no keys"),
+        (["experiment=fulll"], "unknown experiment 'fulll'; did you mean 'full'"),
+        (["search.trials=[1"], "search.trials=[1"),
+        (["gate=null"], "gate cannot be null"),
+        (["conf_dir=/nonexistent"], "conf_dir '/nonexistent' is not a folder"),
+    ],
+)
+def test_a_mistake_is_one_line_with_the_nearest_choice(words: list[str], line: str) -> None:
+    """Key, group, value, range, form."""
+    with pytest.raises(UsageError) as caught:
+        load(words)
+    assert line.removesuffix("; ") in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_composition_is_remembered_until_conf_changes(tmp_path: Path) -> None:
+    """The second time Hydra is not imported; an edit of a yaml is noticed."""
+    import shutil
+
+    conf = tmp_path / "conf"
+    shutil.copytree(CONF, conf)
+    program = (
+        "import sys; from pathlib import Path; from flows.config import load; c = load(['seed=3'], conf=Path(sys.argv[1]));"
+        "print(c.values['search']['trials'], 'hydra' in sys.modules)"
+    )
+
+    def ask() -> str:
+        return subprocess.run([sys.executable, "-c", program, str(conf)], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+    assert ask().endswith("True")
+    assert ask().endswith("False")
+    text = (conf / "pipeline.yaml").read_text()
+    (conf / "pipeline.yaml").write_text(text.replace("trials: 16", "trials: 17"))
+    assert ask() == "17 True"
+
+
+def test_a_choice_of_ones_own_comes_from_conf_dir_and_a_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user's package adds a choice without touching ours."""
+    (tmp_path / "conf" / "space").mkdir(parents=True)
+    (tmp_path / "conf" / "space" / "mine.yaml").write_text("_target_: my_spaces.Mine\nwidth: 3\n")
+    (tmp_path / "my_spaces.py").write_text("class Mine:\n    def __init__(self, width): self.width = width\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    config = load([f"conf_dir={tmp_path / 'conf'}", "space=mine", "plugins=[my_spaces]"])
+    from components.build import build
+
+    assert build(config.values["space"]).width == 3
+
+
+def test_every_key_of_the_configuration_is_read_by_a_stage_or_is_over_all() -> None:
+    """A setting that nobody reads would be decoration."""
+    over_all = {"seed", "budget", "plugins"}
+    read = {key for stage in STAGES.values() for key in stage.reads}
+    assert set(load([]).values) - {"experiment"} == read | over_all
+
+
+def test_the_models_name_is_the_data_sets(tmp_path: Path) -> None:
+    """Unless model= says otherwise."""
+    assert load([]).model == "digits"
+    assert load(["model=mine"]).model == "mine"
+    assert load(["dataset=csv", f"dataset.path={tmp_path}/churn.csv.gz", "dataset.target=left"]).model == "churn"
