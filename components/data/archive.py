@@ -5,11 +5,12 @@ from __future__ import annotations
 import stat
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from components.errors import DataError
 
+IGNORED = ("thumbs.db", "desktop.ini", "__macosx")
 MAX_MEMBER_BYTES = 256 * 2**20
 
 
@@ -23,8 +24,6 @@ def is_archive(path: Path) -> bool:
 
 def members(path: Path) -> Iterator[tuple[str, bytes]]:
     """Name and bytes of each file in an archive, in order of name. Raises `DataError` for a damaged or unsafe archive."""
-    from components.data.images import is_noise
-
     try:
         with zipfile.ZipFile(path) as archive:
             for entry in sorted(archive.infolist(), key=lambda entry: entry.filename):
@@ -35,6 +34,11 @@ def members(path: Path) -> Iterator[tuple[str, bytes]]:
         raise DataError(f"{path} is not a zip archive that can be read ({error}); fetch it again") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror or error}); make it readable for this user") from error
+
+
+def is_noise(parts: Iterable[str]) -> bool:
+    """Whether a path is what operating systems leave behind: hidden files, thumbnails, resource forks."""
+    return any(part.startswith(".") or part.lower() in IGNORED for part in parts)
 
 
 def _refuse_unsafe(path: Path, entry: zipfile.ZipInfo) -> None:

@@ -5,12 +5,15 @@ Axes: N rows, C channels, H height, W width. Pixels are uint8, 0..255.
 
 from __future__ import annotations
 
+import contextlib
 import io
-from collections.abc import Iterable, Iterator
+import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.artifacts import InputField
+from components.data.archive import is_archive, is_noise, members
 from components.errors import DataError
 
 if TYPE_CHECKING:
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
 
 MAX_PIXELS = 100_000_000  # an image that unpacks to more than this is refused before it is decoded
 MAX_FILE_BYTES = 256 * 2**20
-IGNORED = ("thumbs.db", "desktop.ini", "__macosx")
+ORIENTATION = 0x0112  # the EXIF tag; 5 to 8 lie on their side
 GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "F")
 
 
@@ -39,20 +42,46 @@ def image_field(images_NCHW: np.ndarray, training: np.ndarray) -> InputField:
     return InputField(name="image", dtype="uint8", shape=shape, mean=tuple(means), std=tuple(stds))
 
 
+def probe(content: bytes, where: str) -> tuple[str, tuple[int, int]]:
+    """Mode and upright (height, width) of an image, from its header. Raises `DataError` as `decode` does."""
+    with _refusing(where):
+        image = _opened(content, where)
+        is_turned = image.getexif().get(ORIENTATION, 1) >= 5
+        return image.mode, (image.width, image.height) if is_turned else (image.height, image.width)
+
+
 def decode(content: bytes, where: str) -> Image:
     """A decoded image, upright. Raises `DataError` for bytes that are no image, are cut short, or unpack too large."""
-    from PIL import Image as Pillow
-    from PIL import ImageOps, UnidentifiedImageError
+    from PIL import ImageOps
 
-    try:
-        image = Pillow.open(io.BytesIO(content))
-        if image.width * image.height > MAX_PIXELS:
-            raise DataError(f"{where} has {image.width}x{image.height} pixels, more than {MAX_PIXELS:,}; scale it down")
+    with _refusing(where):
+        image = _opened(content, where)
         image.load()
         return ImageOps.exif_transpose(image)
+
+
+def _opened(content: bytes, where: str) -> Image:
+    from PIL import Image as Pillow
+
+    image = Pillow.open(io.BytesIO(content))
+    if image.width * image.height > MAX_PIXELS:
+        raise DataError(f"{where} has {image.width}x{image.height} pixels, more than {MAX_PIXELS:,}; scale it down")
+    return image
+
+
+@contextlib.contextmanager
+def _refusing(where: str) -> Iterator[None]:
+    """Turns what Pillow says of bad bytes into one line."""
+    from PIL import Image as Pillow
+    from PIL import UnidentifiedImageError
+
+    try:
+        yield
     except UnidentifiedImageError:
         raise DataError(f"{where} is not an image that can be decoded; remove it or replace it") from None
-    except (OSError, SyntaxError, ValueError, Pillow.DecompressionBombError) as error:
+    except Pillow.DecompressionBombError as error:
+        raise DataError(f"{where} unpacks to too many pixels ({error}); scale it down") from error
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
         raise DataError(f"{where} is a truncated or damaged image ({error}); remove it or replace it") from error
 
 
@@ -71,11 +100,6 @@ def pixels(image: Image, channels: int, size: tuple[int, int]) -> np.ndarray:
     return array[None] if channels == 1 else np.ascontiguousarray(array.transpose(2, 0, 1))
 
 
-def is_noise(parts: Iterable[str]) -> bool:
-    """Whether a path is what operating systems leave behind: hidden files, thumbnails, resource forks."""
-    return any(part.startswith(".") or part.lower() in IGNORED for part in parts)
-
-
 def read_image_rows(path: Path, inputs: tuple[InputField, ...]) -> tuple[list[str], dict[str, np.ndarray]]:
     """New images (one file, a folder of them, or a zip archive) at the size and channels of the field `image`."""
     import numpy as np
@@ -92,8 +116,6 @@ def read_image_rows(path: Path, inputs: tuple[InputField, ...]) -> tuple[list[st
 
 def image_files(path: Path) -> Iterator[tuple[str, bytes]]:
     """Name and bytes of each image file below a folder or in an archive (in order of name), or of the one file."""
-    from components.data.archive import is_archive, members
-
     if path.is_dir():
         for file in sorted(path.rglob("*")):
             name = file.relative_to(path)

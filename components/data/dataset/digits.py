@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.artifacts import InputField
+from components.data.images import image_field, read_image_rows
 from components.data.reader import Encoded, Reading, plain_name, read_bytes, row_digest
 from components.errors import DataError
 
@@ -48,8 +49,6 @@ class Digits:
             given[row] = "test"
 
         def encode(training: np.ndarray) -> Encoded:
-            from components.data.images import image_field
-
             source = {"_target_": f"{type(self).__module__}.{type(self).__qualname__}", "name": self.name}
             return Encoded(
                 inputs=(image_field(images_NCHW, training),), arrays={"image": images_NCHW}, target=labels, task="classification",
@@ -60,8 +59,6 @@ class Digits:
 
     def rows(self, path: Path, inputs: tuple[InputField, ...]) -> tuple[list[str], dict[str, np.ndarray]]:
         """New digits: image files, or lines of 64 published pixels (0..16) and perhaps a label, as scikit-learn has them."""
-        from components.data.images import read_image_rows
-
         if path.is_file() and path.name.removesuffix(".gz").endswith((".csv", ".txt")):
             images_NCHW, _ = _parse(path)
             return [f"line {number}" for number in range(1, len(images_NCHW) + 1)], {"image": images_NCHW}

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.artifacts import InputField
+from components.data.images import image_field, read_image_rows
 from components.data.reader import Encoded, Reading, plain_name, read_bytes, required_path, row_digest
 from components.errors import DataError, UsageError
 
@@ -61,8 +62,6 @@ class Idx:
         classes = self._classes(labels, len(train[1]), sources)
 
         def encode(training: np.ndarray) -> Encoded:
-            from components.data.images import image_field
-
             source = {"_target_": f"{type(self).__module__}.{type(self).__qualname__}", "name": self.name, "classes": list(classes)}
             return Encoded(
                 inputs=(image_field(images_NCHW, training),), arrays={"image": images_NCHW}, target=labels,
@@ -84,8 +83,6 @@ class Idx:
 
     def rows(self, path: Path, inputs: tuple[InputField, ...]) -> tuple[list[str], dict[str, np.ndarray]]:
         """New images: an idx3 file, or image files of any common form."""
-        from components.data.images import read_image_rows
-
         if not (path.is_file() and "idx" in path.name):
             return read_image_rows(path, inputs)
         images_NCHW = _images(path)
