@@ -1,0 +1,86 @@
+"""One self-contained HTML page a run: what was decided and why, with the pictures that show it.
+
+The page is one file that loads nothing (its content security policy forbids it), follows the reader's light or dark
+theme and works on a telephone and on paper. It is written for finished, failed and unfinished runs alike: what has
+no record has no section. `athanor report` writes it by hand; a run writes it at its end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from components.artifacts import JSON, EvaluationReport
+from components.report import findings, sections, words
+from components.report.findings import Records, Run
+
+HERE = Path(__file__).parent
+
+
+def write_report(
+    path: Path,
+    *,
+    run: Run,
+    records: Records,
+    config: JSON,
+    events: Sequence[Mapping[str, Any]] = (),
+    champion: EvaluationReport | None = None,
+) -> Path:
+    """Writes the page (whole or not at all) and returns its path.
+
+    `run` and `records` are described in `findings`; any record may be missing. `champion` is the report of the
+    version that was champion before this run: its figures are shown beside the new ones.
+    """
+    text = render(run=run, records=records, config=config, events=events, champion=champion)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        unfinished.write_text(text, encoding="utf-8")
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return path
+
+
+def render(
+    *, run: Run, records: Records, config: JSON, events: Sequence[Mapping[str, Any]] = (), champion: EvaluationReport | None = None
+) -> str:
+    """The page's text."""
+    run = findings.complete(run, events)
+    views = {
+        "summary": sections.summary(run, records, events, champion),
+        "stages": sections.stages(run),
+        "data": sections.data(records),
+        "search": sections.search(records, events),
+        "training": sections.training(records),
+        "deployables": sections.deployables(records, config),
+        "evaluation": sections.evaluation(records, champion),
+        "lineage": sections.lineage(run, records),
+        "reproduction": sections.reproduction(run, records, config),
+    }
+    return _environment().get_template("page.html").render(run=run, title=_title(run, records), config=_yaml(config), **views)
+
+
+def _title(run: Run, records: Records) -> str:
+    dataset = findings.dataset_of(records)
+    return str(run.get("model") or (dataset.name if dataset else "") or "run")
+
+
+def _yaml(config: JSON) -> str:
+    import yaml
+
+    return yaml.safe_dump(json.loads(json.dumps(config, default=str)), sort_keys=False, allow_unicode=True, width=110)
+
+
+def _environment() -> Any:
+    import jinja2
+
+    loader = jinja2.FileSystemLoader(HERE)
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters.update(
+        seconds=words.seconds, moment=words.moment, short=words.short, sentence=words.sentence, count=words.count, spoken=words.metric
+    )
+    return environment

@@ -1,0 +1,704 @@
+"""The page's sections: each function turns records into what the template shows, or None where there is nothing to show.
+
+The template holds no logic beyond loops; the charts arrive as finished SVG.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from components import metrics
+from components.artifacts import JSON, Column, DatasetVersion, Deployable, EvaluationReport, SearchResult, TrainedModel
+from components.evaluation.selection import RELATIVE
+from components.report import charts, evidence, findings, leaderboard, pictures, words
+from components.report.findings import Records, Run
+
+View = dict[str, Any]
+MOST_DIMENSIONS = 8  # of the parallel coordinates
+MOST_CLASSES = 12  # bars of the class balance
+
+
+# ---- summary --------------------------------------------------------------------------------------------------
+
+
+def summary(run: Run, records: Records, events: Sequence[Mapping[str, Any]], champion: EvaluationReport | None) -> View:
+    """Verdict, headline figures and what each gate said."""
+    decision = findings.decision_of(records)
+    starts = findings.sessions(events)
+    return {
+        "verdict": findings.verdict(run, records),
+        "tiles": _tiles(run, records, champion),
+        "gates": decision.gates if decision else (),
+        "resumed": starts - 1 if starts > 1 else 0,
+    }
+
+
+def _tile(label: str, value: str, sub: str, more: str = "") -> View:
+    return {"label": label, "value": value, "sub": sub, "more": more}
+
+
+def _tiles(run: Run, records: Records, champion: EvaluationReport | None) -> list[View]:
+    report = findings.evaluation_of(records)
+    tiles = _measured_tiles(report, champion) if report else []
+    search = findings.search_of(records)
+    if search:
+        complete = sum(1 for trial in search.trials if trial.state == "complete")
+        tiles.append(_tile("trials", f"{complete}", f"complete of {len(search.trials)}; best is trial {search.best_number}"))
+    if run.get("seconds") is not None:
+        tiles.append(_tile("wall time", words.seconds(run["seconds"]), _of_budget(run)))
+    return tiles
+
+
+def _measured_tiles(report: EvaluationReport, champion: EvaluationReport | None) -> list[View]:
+    tiles = []
+    for name in findings.headline_metrics(report):
+        estimate = report.test[name]
+        sub = f"95 % interval {words.interval(estimate)}"
+        baseline = report.baseline.get(name)
+        told = [] if baseline is None else [f"baseline {words.figure(baseline)}"]
+        if champion and name in champion.test:
+            told.append(f"{words.difference(estimate.value, champion.test[name].value)} to the champion")
+        tiles.append(_tile(f"test {words.metric(name)}", words.figure(estimate.value), sub, ", ".join(told)))
+    best = findings.chosen_of(report)
+    if best:
+        tiles.append(_tile("size", words.kibibytes(best.size_kb), f"{best.model.name}, ONNX opset {best.model.opset}"))
+        p95 = f"p95 {words.milliseconds(best.latency_p95_ms)}, " if best.latency_p95_ms else ""
+        tiles.append(_tile("p50 latency", words.milliseconds(best.latency_ms), f"{p95}batch 1, one thread, ONNX Runtime"))
+    return tiles
+
+
+def _of_budget(run: Run) -> str:
+    budget = run.get("budget")
+    if not budget:
+        return "no budget was set"
+    return f"of {words.seconds(float(budget)) if isinstance(budget, int | float) else budget} budget"
+
+
+def stages(run: Run) -> View | None:
+    rows = findings.stage_rows(run)
+    if not rows:
+        return None
+    ran = [row for row in rows if row.state == "ran"]
+    cached = [row for row in rows if row.state == "cached"]
+    total = sum(row.seconds or 0.0 for row in ran)
+    told = [f"{words.count(len(ran), 'stage')} ran in {words.seconds(total)}"] if ran else []
+    told += [f"{words.count(len(cached), 'stage')} came from the artifact store"] if cached else []
+    return {"rows": rows, "words": words.sentence(", ".join(told))}
+
+
+# ---- data -----------------------------------------------------------------------------------------------------
+
+
+def data(records: Records) -> View | None:
+    dataset, quality = findings.dataset_of(records), records.get("validate")
+    if dataset is None:
+        return None
+    policy = records.get("augment")
+    columns = [column for spec in dataset.inputs for column in spec.columns]
+    return {
+        "dataset": dataset,
+        "facts": _data_facts(dataset),
+        "quality": sorted(quality.rows, key=lambda row: ("fail", "warn", "pass").index(row.status)) if quality else (),
+        "balance": _balance(dataset),
+        "target_chart": _target_chart(dataset),
+        "columns": [_column_view(column) for column in columns],
+        "policy": policy,
+        "policy_words": words.settings({k: v for k, v in policy.config.items() if k != "_target_"}) if policy else "",
+        "preview": pictures.of_file(policy.preview.path) if policy and policy.preview else None,
+    }
+
+
+def _data_facts(dataset: DatasetVersion) -> list[tuple[str, str]]:
+    task = f"{dataset.task}, {words.count(len(dataset.classes), 'class', 'classes')}" if dataset.classes else dataset.task
+    inputs = "; ".join(f"{spec.name} {spec.dtype} {'×'.join(str(n) for n in spec.shape)}" for spec in dataset.inputs)
+    splits = ", ".join(f"{rows:,} {split}" for split, rows in dataset.splits.items())
+    facts = [("task", task), ("modality", dataset.modality), ("rows", splits), ("inputs", inputs), ("target", dataset.target)]
+    if dataset.task == "regression":
+        facts.append(("target on training rows", f"mean {words.setting(dataset.target_mean)}, std {words.setting(dataset.target_std)}"))
+    return [*facts, ("digest", dataset.digest)]
+
+
+def _balance(dataset: DatasetVersion) -> View | None:
+    if not dataset.classes:
+        return None
+    counts = evidence.class_counts(dataset)
+    if "train" not in counts:
+        return None
+    order = sorted(range(len(dataset.classes)), key=lambda k: -counts["train"][k])
+    shown = order if len(order) <= MOST_CLASSES else order[: MOST_CLASSES - 4] + order[-4:]
+    most = max(counts["train"]) or 1
+    rows = [{"name": dataset.classes[k], "part": counts["train"][k] / most, "counts": [of[k] for of in counts.values()]} for k in shown]
+    return {"rows": rows, "splits": list(counts), "hidden": len(order) - len(shown), "cut": MOST_CLASSES - 4}
+
+
+def _target_chart(dataset: DatasetVersion) -> Markup | None:
+    target = evidence.array(dataset.files.get("train/target")) if dataset.task == "regression" else None
+    if target is None or not len(target):
+        return None
+    edges, counts = evidence.bins_of(target)
+    return charts.histogram(f"distribution of {dataset.target} on the training rows", edges, counts, x=dataset.target)
+
+
+def _column_view(column: Column) -> View:
+    if column.kind == "category":
+        listed = ", ".join(column.vocabulary[:6]) + (", …" if len(column.vocabulary) > 6 else "")
+        return {"name": column.name, "kind": words.count(len(column.vocabulary), "category", "categories"), "told": listed}
+    told = f"mean {words.setting(column.mean)}, std {words.setting(column.std)}"
+    if column.quantiles:
+        told += f", {words.setting(column.quantiles[0])} to {words.setting(column.quantiles[-1])}"
+    return {"name": column.name, "kind": "number", "told": told}
+
+
+# ---- search ---------------------------------------------------------------------------------------------------
+
+
+def search(records: Records, events: Sequence[Mapping[str, Any]]) -> View | None:
+    """Trials with their history; from the journal's events where the search has not ended."""
+    result = findings.search_of(records)
+    if result is None:
+        rows = leaderboard.trials_of_events(events)
+        told = {"words": _unfinished_words(rows), "objective": "value", "history": None, "cost": None, "parallel": None}
+        return {**told, **_trial_table(rows)} if rows else None
+    rows = leaderboard.trials(result)
+    return {
+        **_trial_table(rows),
+        "words": _search_words(result),
+        "objective": result.objective,
+        "history": _history(result, rows),
+        "cost": _cost(result, rows),
+        "parallel": _parallel(result, rows),
+    }
+
+
+def _unfinished_words(rows: Sequence[leaderboard.Row]) -> str:
+    complete = sum(1 for row in rows if row["state"] == "complete")
+    return f"The search has not ended: {words.count(complete, 'trial')} complete of {len(rows)} started, told by the journal."
+
+
+def _search_words(result: SearchResult) -> str:
+    best = result.best_trial
+    value = best.values.get(result.objective)
+    told = f"Trial {best.number} is the best of {len(result.trials)} by validation {words.metric(result.objective)}"
+    told += f", {words.figure(value)}" if value is not None else ""
+    first = next((t for t in result.trials if t.number == 0), None)
+    start = leaderboard.value_of(first, result.objective) if first else None
+    if start is not None and value is not None and best.number != 0:
+        told += f" ({words.difference(value, start)} to trial 0)"
+    ended: dict[str, int] = {}
+    for trial in result.trials:
+        if trial.state != "complete":
+            name = f"{trial.state} ({trial.cause})" if trial.cause and trial.cause != trial.state else trial.state
+            ended[name] = ended.get(name, 0) + 1
+    others = ", ".join(f"{number} {name}" for name, number in ended.items())
+    return f"{told}. {'Without a result: ' + others + '.' if others else 'Every trial completed.'}"
+
+
+def _trial_table(rows: Sequence[leaderboard.Row]) -> View:
+    """Rows for the table; a hyper-parameter that all trials share is said once, not in each row."""
+    known = [row["hyperparameters"] for row in rows if row["hyperparameters"]]
+    first = known[0] if len(known) > 1 else {}
+    shared = {key: value for key, value in first.items() if all(key in other and other[key] == value for other in known)}
+    return {"rows": [_trial_view(row, shared) for row in rows], "shared": words.settings(shared) if shared else ""}
+
+
+def _trial_view(row: leaderboard.Row, shared: JSON) -> View:
+    own = {key: value for key, value in row["hyperparameters"].items() if key not in shared}
+    plain = row["architecture"].get("")
+    return {
+        **row,
+        "value_words": words.figure(row["value"]),
+        "parameters_words": words.figure(int(row["parameters"])) if row["parameters"] else words.NONE,
+        "seconds_words": words.seconds(row["seconds"]) if row["seconds"] else words.NONE,
+        "architecture_words": str(plain) if plain else words.settings(row["architecture"]),
+        "hyper_words": words.settings(own),
+        "values_words": ", ".join(f"{words.metric(k)} {words.figure(v)}" for k, v in row["values"].items() if k),
+        "fidelity_words": words.settings(row["fidelity"]) if row["fidelity"] else "",
+    }
+
+
+def _tip(row: leaderboard.Row, objective: str) -> str:
+    head = (
+        f"trial {row['number']}: {words.metric(objective)} {words.figure(row['value'])}"
+        if row["value"] is not None
+        else (f"trial {row['number']}: {row['state']}. {row['reason']}")
+    )
+    return f"{head}\n{words.settings(row['architecture'])}\n{words.settings(row['hyperparameters'])}"
+
+
+def _marks(result: SearchResult, rows: Sequence[leaderboard.Row]) -> list[charts.TrialMark]:
+    ordered = sorted(rows, key=lambda row: row["number"])
+    return [charts.TrialMark(row["number"], row["value"], _tip(row, result.objective), row["state"]) for row in ordered]
+
+
+def _history(result: SearchResult, rows: Sequence[leaderboard.Row]) -> Markup:
+    label = f"validation {words.metric(result.objective)} of each trial, with the best so far"
+    maximize = result.direction == "maximize"
+    return charts.history(label, _marks(result, rows), y=words.metric(result.objective), maximize=maximize, best=result.best_number)
+
+
+def _cost(result: SearchResult, rows: Sequence[leaderboard.Row]) -> Markup | None:
+    parameters = {row["number"]: float(row["parameters"]) for row in rows if row["parameters"] and row["value"] is not None}
+    if len(set(parameters.values())) < 2:
+        return None
+    trials = [(parameters[mark.number], mark) for mark in _marks(result, rows) if mark.number in parameters]
+    name, maximize = words.metric(result.objective), result.direction == "maximize"
+    return charts.scatter(
+        f"validation {name} of each trial against its parameters",
+        trials, x="parameters", y=name, maximize=maximize, best=result.best_number,
+    )  # fmt: skip
+
+
+def _parallel(result: SearchResult, rows: Sequence[leaderboard.Row]) -> Markup | None:
+    """Settings against the objective, the ones that go with it most on the right."""
+    valued = {row["number"]: float(row["value"]) for row in rows if row["value"] is not None}
+    trials = [trial for trial in result.trials if trial.number in valued]
+    names = leaderboard.varied([trial.candidate for trial in trials])
+    if len(trials) < 3 or not names:
+        return None
+    flat = {trial.number: leaderboard.flat(trial.candidate) for trial in trials}
+    dimensions = [_dimension(name, {n: f[name] for n, f in flat.items() if name in f}) for name in names]
+    dimensions.sort(key=lambda d: _association(d, valued))
+    value = _dimension(words.metric(result.objective), valued)
+    order = sorted(valued, key=lambda n: valued[n], reverse=result.direction == "minimize")
+    grades = dict.fromkeys(order[: len(order) - max(1, len(order) // 4)], "faint") | dict.fromkeys(order[-max(1, len(order) // 4) :], "c1")
+    grades[result.best_number] = "hot thick"
+    order = [n for n in order if n != result.best_number] + [result.best_number]
+    tips = {row["number"]: _tip(row, result.objective) for row in rows}
+    label = "settings of every completed trial, each line one trial, the best quarter and the best one highlighted"
+    return charts.parallel(label, [*dimensions[-MOST_DIMENSIONS:], value], order, tips, grades)
+
+
+def _dimension(name: str, values: Mapping[int, Any]) -> charts.Dimension:
+    """An axis for a setting: by value for numbers, by kind for the rest."""
+    spoken = name.rpartition(".")[2].replace("_", " ")
+    numbers = [v for v in values.values() if isinstance(v, int | float) and not isinstance(v, bool)]
+    if len(numbers) == len(values) and len(set(numbers)) > 1:
+        return _numeric_dimension(spoken, {n: float(v) for n, v in values.items()})
+    kinds = [words.setting(v) for v in sorted(values.values(), key=_kind_order)]
+    place = {kind: (i + 0.5) / len(set(kinds)) for i, kind in enumerate(dict.fromkeys(kinds))}
+    ticks = tuple((at, kind) for kind, at in place.items()) if len(place) <= 9 else ()
+    return charts.Dimension(spoken, {n: place[words.setting(v)] for n, v in values.items()}, ticks)
+
+
+def _kind_order(value: Any) -> tuple[int, Any]:
+    """Lists of numbers by length and then by value, everything else by its text."""
+    is_numeric = isinstance(value, list | tuple) and all(isinstance(v, int | float) for v in value)
+    return (0, (len(value), tuple(value))) if is_numeric else (1, (0, (words.setting(value),)))
+
+
+def _numeric_dimension(name: str, values: Mapping[int, float]) -> charts.Dimension:
+    low, high = min(values.values()), max(values.values())
+    axis = charts.Axis(name, low, high, log=low > 0 and high / low > 30 and _is_crowded_low(list(values.values())))
+    distinct = sorted(set(values.values()))
+    marks = distinct if len(distinct) <= 4 else [m for m in axis.marks(4) if low <= m <= high]
+    ends = [] if len(distinct) <= 4 else [v for v in (low, high) if all(abs(axis.at(v) - axis.at(m)) > 0.09 for m in marks)]
+    ticks = tuple((axis.at(m), charts.tick_text(float(f"{m:.2g}" if m in ends else m))) for m in [*marks, *ends])
+    return charts.Dimension(name, {n: axis.at(v) for n, v in values.items()}, ticks)
+
+
+def _is_crowded_low(values: Sequence[float]) -> bool:
+    """Whether most values lie in the lowest fifth of their range, as draws over several powers of ten do."""
+    return float(np.median(values)) < min(values) + 0.2 * (max(values) - min(values))
+
+
+def _association(dimension: charts.Dimension, valued: Mapping[int, float]) -> float:
+    """How strongly a setting goes with the objective: the absolute rank correlation over the trials that have it."""
+    numbers = [n for n in dimension.places if n in valued]
+    if len(numbers) < 3:
+        return 0.0
+    places = _ranks([dimension.places[n] for n in numbers])
+    values = _ranks([valued[n] for n in numbers])
+    if places.std() == 0 or values.std() == 0:
+        return 0.0
+    return abs(float(np.corrcoef(places, values)[0, 1]))
+
+
+def _ranks(values: Sequence[float]) -> np.ndarray:
+    _, group, size = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(size) - (size - 1) / 2)[group]
+
+
+# ---- training -------------------------------------------------------------------------------------------------
+
+
+def training(records: Records) -> View | None:
+    models = findings.networks(records)
+    if not models:
+        return None
+    objective = _objective(records)
+    names = findings.metric_order({name for model in models for name in model.metrics}, objective)
+    rows = [
+        {"model": model, "metrics": [words.figure(model.metrics.get(name)) for name in names], "told": _network_words(model)}
+        for model in models
+    ]
+    drawn = [chart for chart in (_objective_chart(models, objective), _loss_chart(models)) if chart]
+    return {"rows": rows, "names": [words.metric(name) for name in names], "charts": drawn}
+
+
+def _objective(records: Records) -> str:
+    report, result = findings.evaluation_of(records), findings.search_of(records)
+    return report.objective if report else result.objective if result else ""
+
+
+def _network_words(model: TrainedModel) -> View:
+    return {
+        "parameters": f"{model.num_parameters:,}",
+        "epochs": f"{model.epochs:.4g}" + (" (cut by the time limit)" if model.truncated else ""),
+        "seconds": words.seconds(model.seconds),
+        "architecture": words.settings(model.candidate.architecture),
+        "hyper": words.settings(model.candidate.hyperparameters),
+        "numerics": words.settings(model.candidate.numerics) if model.candidate.numerics else "",
+    }
+
+
+def _curve(model: TrainedModel, key: str, name: str, css: str, *, dashed: bool = False) -> charts.Curve | None:
+    points = [(float(row.get("epoch", i)), float(row[key])) for i, row in enumerate(model.history) if isinstance(row.get(key), int | float)]
+    return charts.Curve(name, points, css, dashed) if len(points) > 1 else None
+
+
+def _chart(title: str, lines: list[charts.Curve | None], y: str, *, log: bool = False) -> View | None:
+    kept = [line for line in lines if line is not None]
+    if not kept:
+        return None
+    legend = [{"name": line.name, "css": line.css, "dashed": line.dashed} for line in kept]
+    positive = all(value > 0 for line in kept for _, value in line.points)
+    return {"title": title, "legend": legend, "svg": charts.curves(title, kept, x="epoch", y=y, log=log and positive)}
+
+
+def _loss_chart(models: Sequence[TrainedModel]) -> View | None:
+    lines: list[charts.Curve | None] = []
+    for model, css in zip(models, ("c1", "c2")):
+        lines.append(_curve(model, "train_loss", f"{model.role}, training", css, dashed=True))
+        key = _first_key(model, ("log_loss", "validation_loss", "validation_log_loss"))
+        lines.append(_curve(model, key, f"{model.role}, validation", css) if key else None)
+    return _chart("Loss", lines, "loss", log=True)
+
+
+def _objective_chart(models: Sequence[TrainedModel], objective: str) -> View | None:
+    if objective in ("", "log_loss"):
+        return None
+    keys = (objective, f"validation_{objective}", "value", "objective")
+    lines = [_curve(model, key, model.role, css) for model, css in zip(models, ("c1", "c2")) if (key := _first_key(model, keys))]
+    return _chart(f"Validation {words.metric(objective)}", lines, words.metric(objective))
+
+
+def _first_key(model: TrainedModel, keys: Sequence[str]) -> str:
+    present = {key for row in model.history for key in row}
+    return next((key for key in keys if key in present), "")
+
+
+# ---- deployables ----------------------------------------------------------------------------------------------
+
+
+def deployables(records: Records, config: JSON) -> View | None:
+    report = findings.evaluation_of(records)
+    if report is None:
+        return _exported_only(records)
+    names = findings.metric_order({name for d in report.deployables for name in d.metrics}, report.objective)
+    shown = findings.deployables(report)
+    return {
+        "names": [words.metric(name) for name in names],
+        "rows": [_deployable_view(d, names, d.model.name == report.chosen) for d in shown],
+        "choice": words.sentence(report.choice),
+        "frontiers": _frontiers(report, config),
+        "device": words.settings(report.device) if report.device else "",
+    }
+
+
+def _exported_only(records: Records) -> View | None:
+    models = [*(records.get("export") or ()), *(records.get("quantize") or ())]
+    if not models:
+        return None
+    rows = [_deployable_view(Deployable(model=m, metrics={}, size_kb=m.file.size / 1024), [], False) for m in models]
+    return {"names": [], "rows": rows, "choice": "These models are exported and not yet evaluated.", "frontiers": [], "device": ""}
+
+
+def _deployable_view(deployable: Deployable, names: Sequence[str], chosen: bool) -> View:
+    model = deployable.model
+    return {
+        "model": model,
+        "chosen": chosen,
+        "metrics": [_cell(deployable, name) for name in names],
+        "size": words.kibibytes(deployable.size_kb),
+        "p50": words.milliseconds(deployable.latency_ms),
+        "p95": words.milliseconds(deployable.latency_p95_ms),
+        "memory": f"{deployable.memory_mb:.0f} MiB" if deployable.memory_mb else "",
+        "parity": f"{max(model.parity.values()):.1e}" if model.parity else words.NONE,
+        "parity_words": ", ".join(f"batch {batch}: {gap:.1e}" for batch, gap in model.parity.items()),
+        "operators": ", ".join(f"{name} {number}" for name, number in sorted(model.operators.items(), key=lambda item: -item[1])),
+        "parameters": f"{model.num_parameters:,}" if model.num_parameters else words.NONE,
+    }
+
+
+def _cell(deployable: Deployable, name: str) -> View:
+    estimate = deployable.metrics.get(name)
+    return {"value": words.figure(estimate.value if estimate else None), "interval": words.interval(estimate)}
+
+
+COSTS = (("Validation result against size", "size, KiB", "size_kb"), ("Validation result against latency", "p50 latency, ms", "latency_ms"))
+
+
+def _frontiers(report: EvaluationReport, config: JSON) -> list[View]:
+    """The deployables by what they cost, in size and in time."""
+    judged = [d for d in findings.deployables(report) if report.objective in d.metrics]
+    if len(judged) < 2:
+        return []
+    drawn = []
+    for title, x, attribute in COSTS:
+        costs = [float(getattr(d, attribute)) for d in judged]
+        if min(costs) > 0:
+            offers = [_offer(d, cost, report) for d, cost in zip(judged, costs)]
+            drawn.append({"title": title, "svg": _frontier(title, offers, x, report, config)})
+    return drawn
+
+
+def _offer(deployable: Deployable, cost: float, report: EvaluationReport) -> charts.Offer:
+    estimate, name = deployable.metrics[report.objective], deployable.model.name
+    tip = _offer_tip(deployable, report.objective)
+    return charts.Offer(name, cost, estimate.value, estimate.low, estimate.high, tip, name == report.chosen)
+
+
+def _frontier(title: str, offers: Sequence[charts.Offer], x: str, report: EvaluationReport, config: JSON) -> Markup:
+    name, maximize = words.metric(report.objective), report.direction == "maximize"
+    allowed = _allowed(report, [offer.value for offer in offers], config)
+    return charts.frontier(f"{title}: {name} with its 95 % interval", offers, x=x, y=name, maximize=maximize, allowed=allowed)
+
+
+def _allowed(report: EvaluationReport, values: Sequence[float], config: JSON) -> float | None:
+    """The least good validation value that could be chosen: the configured tolerance from the best."""
+    tolerance = (config.get("selection") or {}).get("tolerance")
+    if tolerance is None:
+        return None
+    best = max(values) if report.direction == "maximize" else min(values)
+    gap = float(tolerance) * (abs(best) if report.objective in RELATIVE else 1.0)
+    return best - gap if report.direction == "maximize" else best + gap
+
+
+def _offer_tip(deployable: Deployable, objective: str) -> str:
+    estimate = deployable.metrics[objective]
+    head = f"{deployable.model.name}\n{words.metric(objective)} {words.figure(estimate.value)} ({words.interval(estimate)})"
+    return f"{head}\n{words.kibibytes(deployable.size_kb)}, p50 {words.milliseconds(deployable.latency_ms)}"
+
+
+# ---- evaluation -----------------------------------------------------------------------------------------------
+
+NEEDS_PREDICTIONS = (
+    "wrong",
+    "confusion",
+    "classes",
+    "reliability",
+    "calibration_error",
+    "confidence",
+    "agreement",
+    "residuals",
+    "residual_words",
+    "mistakes",
+)
+
+
+def evaluation(records: Records, champion: EvaluationReport | None) -> View | None:
+    report = findings.evaluation_of(records)
+    if report is None:
+        return None
+    rows = findings.metric_rows(report, champion)
+    view: View = {
+        "report": report,
+        "rows": [_metric_view(row) for row in rows],
+        "track": _track(rows),
+        "has_baseline": any(row.baseline is not None for row in rows),
+        "has_champion": any(row.champion is not None for row in rows),
+        "test_rows": report.dataset.splits.get("test", 0),
+        **dict.fromkeys(NEEDS_PREDICTIONS),
+    }
+    view |= _answers(report)
+    known = evidence.outcome(report)
+    if known is None:
+        return view
+    drawn = _confidence(known[0]) if report.dataset.task == "classification" else _residuals(report, *known)
+    return view | drawn | {"mistakes": evidence.mistakes(report, *known)}
+
+
+def _metric_view(row: findings.MetricRow) -> View:
+    better = leaderboard.better(row.name, row.test.value, row.champion.value) if row.champion else None
+    return {
+        "name": words.metric(row.name),
+        "value": words.figure(row.test.value),
+        "interval": words.interval(row.test),
+        "validation": words.figure(row.validation.value) if row.validation else words.NONE,
+        "baseline": words.figure(row.baseline) if row.baseline is not None else words.NONE,
+        "champion": words.figure(row.champion.value) if row.champion else words.NONE,
+        "gap": words.difference(row.test.value, row.champion.value) if row.champion else "",
+        "tone": {True: "good", False: "bad", None: ""}[better],
+        "low": row.test.low,
+        "high": row.test.high,
+        "at": row.test.value,
+        "bounded": row.test.low >= 0 and row.test.high <= 1 and row.name not in metrics.ERRORS,
+    }
+
+
+def _track(rows: Sequence[findings.MetricRow]) -> View | None:
+    """The part of 0..1 on which the intervals of metrics that end at 1 are drawn: from a round value below the lowest."""
+    lows = [row.test.low for row in rows if row.test.low >= 0 and row.test.high <= 1 and row.name not in metrics.ERRORS]
+    if not lows:
+        return None
+    low = next((edge for edge in (0.99, 0.98, 0.95, 0.9, 0.8, 0.7, 0.5) if edge <= min(lows)), 0.0)
+    return {"low": low, "high": 1.0}
+
+
+def _answers(report: EvaluationReport) -> View:
+    """What the evaluation kept of a classifier's answers: right and wrong by class, and calibration."""
+    counts, calibrated, classes = evidence.confusion(report), evidence.calibration(report), report.dataset.classes
+    view: View = {}
+    if counts is not None:
+        rows, wrong = int(counts.sum()), int(counts.sum() - counts.diagonal().sum())
+        view["wrong"] = f"{words.count(wrong, 'row')} of {rows:,} {'is' if wrong == 1 else 'are'} wrong."
+        view["classes"] = [_class_view(row) for row in evidence.class_rows(counts, classes)]
+        if len(classes) <= evidence.LARGEST_MATRIX:
+            view["confusion"] = charts.confusion("confusion matrix on the test split", counts.tolist(), classes)
+    if calibrated is not None:
+        bins, error = calibrated
+        view["reliability"] = charts.reliability("accuracy against confidence on the test split", bins)
+        view["calibration_error"] = words.figure(error)
+    return view
+
+
+def _confidence(probabilities: np.ndarray) -> View:
+    counts, edges = np.histogram(probabilities.max(axis=1), bins=20, range=(0.0, 1.0))
+    return {"confidence": charts.histogram("rows by confidence", edges.tolist(), counts.tolist(), x="confidence")}
+
+
+def _class_view(row: evidence.ClassRow) -> View:
+    return {
+        "name": row.name,
+        "rows": f"{row.rows:,}",
+        "precision": words.figure(row.precision, 3),
+        "recall": words.figure(row.recall, 3),
+        "part": row.recall,
+        "taken_for": row.taken_for,
+    }
+
+
+def _residuals(report: EvaluationReport, values: np.ndarray, targets: np.ndarray) -> View:
+    residuals = metrics.residuals(values, targets)
+    edges, counts = evidence.bins_of(residuals)
+    quantiles = np.quantile(np.abs(residuals), [0.5, 0.9])
+    half, most = (words.setting(float(q)) for q in quantiles)
+    inside = f"Half of the rows are within {half} of the truth, nine in ten within {most}."
+    target = report.dataset.target
+    agreement = charts.agreement(
+        "true against predicted value", evidence.pairs(values, targets), x=f"predicted {target}", y=f"true {target}"
+    )
+    return {
+        "agreement": agreement,
+        "residuals": charts.histogram("residuals, true minus predicted", edges, counts, x="true minus predicted", mark=0.0),
+        "residual_words": inside,
+    }
+
+
+# ---- lineage, configuration, reproduction ---------------------------------------------------------------------
+
+
+def lineage(run: Run, records: Records) -> View | None:
+    """The walk from the bytes to the alias: each step with its name, its digest and what it says."""
+    steps = [*_data_steps(records), *_search_steps(records), *_network_steps(records), *_export_steps(records), *_registry_steps(records)]
+    if not steps:
+        return None
+    version = findings.version_of(records)
+    return {"steps": steps, "tags": sorted(version.tags.items()) if version else [], "lineage": _plain(version.lineage) if version else []}
+
+
+def _step(kind: str, name: str, digest: str = "", told: str = "") -> View:
+    return {"kind": kind, "name": name, "digest": digest, "short": words.short(digest), "told": told}
+
+
+def _data_steps(records: Records) -> list[View]:
+    dataset = findings.dataset_of(records)
+    if dataset is None:
+        return []
+    source = words.settings({k: v for k, v in dataset.source.items() if k != "_target_" and v not in (None, [], "")})
+    return [_step("dataset", dataset.name, dataset.digest, source if source != words.NONE else "")]
+
+
+def _search_steps(records: Records) -> list[View]:
+    result = findings.search_of(records)
+    if result is None:
+        return []
+    best = result.best_trial
+    name = f"trial {best.number} of {len(result.trials)}"
+    return [
+        _step(
+            "candidate",
+            name,
+            best.candidate.identity,
+            f"{words.settings(best.candidate.architecture)}; study {words.short(result.study, 32)}",
+        )
+    ]
+
+
+def _network_steps(records: Records) -> list[View]:
+    steps, names = [], {}
+    for model in findings.networks(records):
+        names[model.identity] = model.role
+        parents = ", ".join(names.get(parent, words.short(parent)) for parent in model.parents)
+        told = f"{model.num_parameters:,} parameters, seed {model.seed}" + (f"; learned from the {parents}" if parents else "")
+        steps.append(_step("network", model.role, model.identity, told))
+    return steps
+
+
+def _export_steps(records: Records) -> list[View]:
+    report = findings.evaluation_of(records)
+    chosen = findings.chosen_of(report) if report else None
+    if chosen is None:
+        return []
+    model, roles = chosen.model, {m.identity: f"the {m.role}" for m in findings.networks(records)}
+    told = f"{words.kibibytes(chosen.size_kb)}, made from {roles.get(model.model, 'network ' + words.short(model.model))}"
+    return [_step("ONNX model", model.name, model.file.sha256, told)]
+
+
+def _registry_steps(records: Records) -> list[View]:
+    version, decision = findings.version_of(records), findings.decision_of(records)
+    steps = []
+    if version is not None:
+        steps.append(_step("model version", f"{version.name} {version.version}", "", f"MLflow run {version.run_id}"))
+    if decision is not None:
+        steps.append(_step("alias", "champion" if decision.promoted else "challenger", "", words.sentence(decision.words)))
+    return steps
+
+
+def _plain(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    rows: list[tuple[str, str]] = []
+    for key, value in values.items():
+        rows += _plain(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [(f"{prefix}{key}", words.setting(value))]
+    return rows
+
+
+def reproduction(run: Run, records: Records, config: JSON) -> View:
+    """The commands that lead here again, what must be equal then, and the libraries' versions."""
+    revision, is_dirty = findings.revision(run)
+    overrides = [str(item) for item in run.get("overrides") or ()]
+    command = " ".join(["athanor run", *(shlex.quote(item) for item in overrides)])
+    dataset = findings.dataset_of(records)
+    return {
+        "commands": [*([f"git checkout {revision}"] if revision else []), command],
+        "is_dirty": is_dirty,
+        "revision": revision,
+        "expected": _expected(records, dataset, config),
+        "versions": sorted((run.get("versions") or {}).items()),
+        "next": [str(item) for item in run.get("next") or ()],
+    }
+
+
+def _expected(records: Records, dataset: DatasetVersion | None, config: JSON) -> list[tuple[str, str]]:
+    report = findings.evaluation_of(records)
+    chosen = findings.chosen_of(report) if report else None
+    found: list[tuple[str, str | None]] = [
+        ("dataset digest", dataset.digest if dataset else None),
+        ("seed", str(config["seed"]) if "seed" in config else None),
+        ("ONNX sha256", chosen.model.file.sha256 if chosen else None),
+    ]
+    return [(name, value) for name, value in found if value]
