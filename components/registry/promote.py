@@ -8,7 +8,6 @@ because MLflow itself lets the last writer win. After a kill the same call goes 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -207,9 +206,3 @@ def _rollback_target(model: str, now: Standing, to: int | None) -> int:
     if target == now.champion:
         raise UsageError(f"version {target} of {model!r} is champion already; name another with version=N")
     return target
-
-
-def history(model: str) -> list[JSON]:
-    """Every decision on a model, oldest first: time, action, version, before, after, applied and the decision itself."""
-    rows = ledger.history(model)
-    return [{**row, "when": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(row["time"]))} for row in rows]
