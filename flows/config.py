@@ -127,9 +127,10 @@ def _compose(words: list[str], folders: list[Path]) -> JSON:
             choices = dict(HydraConfig.get().runtime.choices)
         values = {k: v for k, v in full.items() if k != "hydra"}
         plain = OmegaConf.to_container(OmegaConf.create(values), resolve=True, throw_on_missing=True)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise _explained(error, words, folders) from error
-    return {"values": plain, "choices": {k: v for k, v in choices.items() if not k.startswith("hydra")}}
+    lists = {group: list(plain[group]) for group in _groups(folders) if group in plain and group not in choices}
+    return {"values": plain, "choices": {k: v for k, v in choices.items() if not k.startswith("hydra")} | lists}
 
 
 def _check_groups(words: list[str], folders: list[Path]) -> None:
@@ -138,6 +139,8 @@ def _check_groups(words: list[str], folders: list[Path]) -> None:
         key, _, value = word.lstrip("+~").partition("=")
         if key not in groups:
             continue
+        if value in ("", "null") and key in REQUIRED:
+            raise UsageError(f"{key} cannot be {value or 'empty'} (choices: {', '.join(sorted(groups[key]))})")
         for name in re.split(r"[\[\],\s]+", value):
             if name and name != "null" and name not in groups[key]:
                 raise UnknownNameError(key, name, groups[key])

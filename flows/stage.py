@@ -135,7 +135,7 @@ def key_parts(
     stage: Stage, inputs: tuple[Any, ...] | None, section: JSON, seed: int, cache: SourceCache, packages: tuple[str, ...] = ()
 ) -> KeyParts:
     """The parts of a stage's key without its extent; `inputs=None` where they are not known yet."""
-    decided = drop(section, (*stage.ignores, *stage.extent))
+    decided = _decided(stage, section)
     code, libraries = closure([stage.module, *targets(section)], cache, ("components", *packages))
     return KeyParts(
         stage=stage.name,
@@ -148,9 +148,17 @@ def key_parts(
     )
 
 
+def _decided(stage: Stage, section: JSON) -> JSON:
+    if stage.name == "version":
+        from components.data.sources import key_config
+
+        return key_config(section)
+    return drop(section, (*stage.ignores, *stage.extent))
+
+
 def _input_identities(stage: Stage, inputs: tuple[Any, ...], section: JSON) -> dict[str, str]:
     if stage.name == "version":
-        from components.data.version import source_digests
+        from components.data.sources import source_digests
 
         return source_digests(section)
     return {f"{i}:{_kind(value)}": _identity(value) for i, value in enumerate(inputs)}
