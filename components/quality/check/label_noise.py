@@ -21,7 +21,7 @@ SIDE = 16
 
 
 class LabelNoise:
-    """Warns when `warn` of the rows are suspects, or when neighbours predict no better than the most frequent class."""
+    """Warns when `warn` of the rows are suspects, or when neighbours guess labels no better than the most frequent class does."""
 
     name = "label_noise"
     modalities = ("image", "table")
@@ -51,7 +51,8 @@ class LabelNoise:
     def _result(self, rows: np.ndarray, suspects: np.ndarray, disagreement: float, baseline: float) -> CheckResult:
         share = float(suspects.mean())
         reason = f"{share:.1%} of {len(rows):,} rows looked at have neighbours that agree on another label"
-        unrelated = baseline > 0 and disagreement >= baseline
+        chance = 2 * (baseline * (1 - baseline) / len(rows)) ** 0.5  # two standard errors
+        unrelated = baseline > 0 and disagreement >= baseline - chance
         if unrelated:
             reason = f"neighbours guess {1 - disagreement:.1%} of the labels, the most frequent class alone {1 - baseline:.1%}"
             reason += ": the labels may not follow from the inputs; check that they were not shuffled"
