@@ -38,16 +38,24 @@ class Assignment:
 def evaluate_trial(task: Assignment, *, emit: Callable[..., None]) -> int:
     """Runs the evaluator and leaves `result.json`; returns the trial's number. A trial that failed is a result as well."""
     place = TrialFolder(task.folder, task.study, task.number)
-    place.work.mkdir(mode=0o700, parents=True, exist_ok=True)
+    scratch = place.prepare(task.candidate)
     started = time.monotonic()
     trial = _evaluator(task.config)(
-        task.dataset, task.policy, task.candidate, task.config, task.number, place.work,
+        task.dataset, task.policy, task.candidate, task.config, task.number, scratch,
         seconds=task.seconds, rows=task.config["search"].get("rows"), emit=emit,
     )  # fmt: skip
     trial = without_nan(trial, task.objective)
     place.write(task.candidate, trial.replace(seconds=trial.seconds or time.monotonic() - started))
-    shutil.rmtree(place.work, ignore_errors=True)
+    _tidy(place)
     return task.number
+
+
+def _tidy(place: TrialFolder) -> None:
+    """Keeps the traceback of a trial that met a bug, and frees the checkpoints."""
+    trace = place.work / "error.txt"
+    if trace.exists():
+        trace.replace(place.path / "traceback.txt")
+    shutil.rmtree(place.work, ignore_errors=True)
 
 
 def _evaluator(config: JSON) -> Evaluator:

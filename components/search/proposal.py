@@ -84,8 +84,6 @@ def _ask(history: Sequence[FrozenTrial], direction: str, sampler: Any) -> Trial:
 def _suggest(space: Any, trial: Trial, dataset: DatasetVersion, config: JSON) -> Candidate:
     architecture = space.sample(trial, dataset)
     hyperparameters = space.hyperparameters(trial, dataset, config["optimizer"])
-    if "epochs" not in hyperparameters and "epochs" in config["search"]:
-        hyperparameters = {**hyperparameters, "epochs": config["search"]["epochs"]}
     return Candidate(space=space_name(config["space"]), architecture=architecture, hyperparameters=hyperparameters)
 
 

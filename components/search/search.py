@@ -91,9 +91,10 @@ class Plan:
 
 
 def _study_name(dataset: DatasetVersion, policy: AugmentationPolicy, config: JSON, seed: int, objective: str) -> str:
-    sections = {name: config.get(name) for name in ("space", "strategy", "optimizer", "training")}
-    settings = {name: value for name, value in config["search"].items() if name not in ("trials", "workers")}
-    decided = [dataset.identity, policy.identity, sections, settings, seed, objective]
+    sections = {name: config.get(name) for name in ("space", "strategy", "optimizer")}
+    settings = {name: value for name, value in config["search"].items() if name not in ("trials", "workers", "trial_seconds")}
+    training = {name: value for name, value in (config.get("training") or {}).items() if name != "epochs"}
+    decided = [dataset.identity, policy.identity, sections, settings, training, seed, objective]
     return f"{dataset.name}-{digest_of(decided)[:16]}"
 
 
@@ -122,7 +123,7 @@ class _Search:
         self._take_over()
         with _Asker(self.plan) as asker, ProcessRunner(self._forward) as runner:
             self.asker, self.runner = asker, runner
-            self.workers = count_workers(self.plan.config["search"].get("workers", "auto"), self.plan.num_trials, self.study.folder)
+            self.workers = self._count_workers()
             self._loop()
         return self._result()
 
@@ -143,6 +144,11 @@ class _Search:
             "search.opened", study=self.plan.name, finished=len(self.results), interrupted=len(self.waiting),
             trials=self.plan.num_trials, objective=self.plan.objective, direction=self.plan.direction,
         )  # fmt: skip
+
+    def _count_workers(self) -> int:
+        to_run = self.plan.num_trials - len(self.results)
+        asked = self.plan.config["search"].get("workers", "auto")
+        return count_workers(asked, to_run, self.study.folder / "workers.json", self.work.emit)
 
     # ---- the loop ----
 
@@ -190,7 +196,10 @@ class _Search:
         number = self.waiting.pop(0) if self.waiting else self._suggest_next()
         if number is None:
             return False
-        self._start(number)
+        if known := self.study.result(self.suggested[number]):
+            self._finish(known)  # the database was lost and made anew; its results were not
+        else:
+            self._start(number)
         return True
 
     def _suggest_next(self) -> int | None:

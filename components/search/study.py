@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -38,6 +39,15 @@ class TrialFolder:
         self.study, self.number = study, number
         self.path = folder / "trials" / str(number)
         self.work = self.path / "work"
+
+    def prepare(self, candidate: Candidate) -> Path:
+        """The folder for the trial's checkpoints: as an interrupted run of the same candidate left it, else empty."""
+        mark, owner = self.work / "owner", f"{self.study} {decision_of(candidate)}"
+        if not mark.exists() or mark.read_text() != owner:
+            shutil.rmtree(self.path, ignore_errors=True)
+            self.work.mkdir(mode=0o700, parents=True)
+            write_atomically(mark, owner)
+        return self.work
 
     def write(self, candidate: Candidate, trial: Trial) -> None:
         """Leaves the result of `candidate` (as it was suggested), whole or not at all."""

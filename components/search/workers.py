@@ -1,22 +1,112 @@
-"""How many trials run at once: as asked for, or as many as were measured to bring the most work done."""
+"""How many trials run at once: as many as asked for, or as many as were measured to get the most work done.
+
+Cores may be shared, throttled or hyper-threads of each other, so their number alone does not say it: a few training
+steps of a small network are run in one process, in two at once, and so on up to one per core.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from components.artifacts import JSON
 from components.errors import UsageError
+from components.processes import Worker
+from components.store import write_atomically
+
+MEASURING_SECONDS = 0.2
+ROUNDS = 2  # of each number the best round counts: what else the machine did for a moment is no property of it
+LOSS = 0.8  # more processes are preferred unless they get less than this share of the most work done
 
 
-def count_workers(asked: Any, num_trials: int, folder: Path) -> int:
-    """Processes for a study: a whole number, or `auto` for one per core. Raises `UsageError`."""
-    if asked == "auto":
-        return min(available_cores(), num_trials)
-    if not isinstance(asked, int) or isinstance(asked, bool) or asked < 1:
+def count_workers(asked: Any, num_trials: int, notes: Path, emit: Callable[..., Any]) -> int:
+    """Processes for `num_trials` trials: a whole number, or `auto` for what was measured here (once, kept in `notes`).
+
+    Raises `UsageError` for anything else.
+    """
+    if asked != "auto" and (not isinstance(asked, int) or isinstance(asked, bool) or asked < 1):
         raise UsageError(f"search.workers must be auto or a whole number of at least 1, got {asked!r}")
-    return min(asked, num_trials)
+    cores = available_cores()
+    most = cores if asked == "auto" else asked
+    if asked != "auto" or min(most, num_trials) <= 1:
+        return max(1, min(most, num_trials))
+    rates = _remembered(notes, cores) or _measure_and_note(notes, cores)
+    chosen = choose(rates)
+    emit("search.workers", workers=chosen, cores=cores, steps_per_second={str(n): round(rate, 1) for n, rate in rates.items()})
+    return min(chosen, num_trials)
+
+
+def choose(rates: dict[int, float]) -> int:
+    """The most processes that get about as much done as any number does.
+
+    >>> choose({1: 100.0, 2: 190.0, 4: 120.0})
+    2
+    """
+    return max(count for count, rate in rates.items() if rate >= LOSS * max(rates.values()))
+
+
+def measure(cores: int) -> dict[int, float]:
+    """Training steps a second, all processes together, by number of processes: 1, 2, 4, ... and one per core."""
+    counts = sorted({2**power for power in range(cores.bit_length()) if 2**power < cores} | {cores})
+    with contextlib.ExitStack() as stack:
+        workers = [stack.enter_context(Worker()) for _ in range(cores)]
+        rounds = [{count: _rate(workers[:count]) for count in counts} for _ in range(ROUNDS)]
+    return {count: max(rates[count] for rates in rounds) for count in counts}
+
+
+def _rate(workers: list[Worker]) -> float:
+    for worker in workers:
+        worker.submit(steps_per_second, MEASURING_SECONDS)
+    return sum(_answer(worker) for worker in workers)
+
+
+def _answer(worker: Worker) -> float:
+    while True:
+        message = worker.poll(1.0)
+        if message is None:
+            continue
+        kind, value = message
+        if kind == "result":
+            return float(value)
+        raise value
+
+
+def steps_per_second(seconds: float, *, emit: Any = None) -> float:
+    """Training steps a second of a small convolutional network on one thread."""
+    import torch
+
+    torch.set_num_threads(1)
+    layers = [torch.nn.Conv2d(1, 16, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(16, 16, 3, padding=1)]
+    network = torch.nn.Sequential(*layers, torch.nn.Flatten(), torch.nn.LazyLinear(10))
+    images_BCHW, targets_B = torch.rand(32, 1, 12, 12), torch.randint(10, (32,))
+    steps, started = -2, time.perf_counter()  # the first two set things up
+    while steps < 1 or time.perf_counter() - started < seconds:
+        torch.nn.functional.cross_entropy(network(images_BCHW), targets_B).backward()
+        steps += 1
+        if steps == 0:
+            started = time.perf_counter()
+    return steps / (time.perf_counter() - started)
+
+
+def _measure_and_note(notes: Path, cores: int) -> dict[int, float]:
+    rates = measure(cores)
+    write_atomically(notes, json.dumps({"cores": cores, "steps_per_second": rates}))
+    return rates
+
+
+def _remembered(notes: Path, cores: int) -> dict[int, float] | None:
+    try:
+        found: JSON = json.loads(notes.read_text())
+        rates = {int(count): float(rate) for count, rate in found["steps_per_second"].items()}
+        return rates if found["cores"] == cores and rates else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def available_cores() -> int:

@@ -1,0 +1,221 @@
+"""A small real search: which polynomial or Fourier series fits a noisy curve best on rows it has not seen.
+
+The space has a conditional parameter for each family; the evaluator solves the least squares for real, in milliseconds.
+Some evaluators fail in one of the ways that a trial can fail, for the candidates or numbers they say.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from components.artifacts import AugmentationPolicy, Candidate, DatasetVersion, InputField, StoredFile, Trial
+from components.errors import UsageError
+
+HERE = __name__
+CONFIG: dict[str, Any] = {
+    "plugins": ["tests"],
+    "space": {"_target_": f"{HERE}.CurveSpace"},
+    "strategy": {"_target_": "components.search.strategy.random.RandomStrategy"},
+    "optimizer": {"least_squares": {}},
+    "training": {},
+    "metrics": {"objective": None},
+    "search": {"trials": 6, "workers": 1, "rows": None, "epochs": 3, "trial_seconds": None, "evaluator": f"{HERE}.fit_curve"},
+}
+TPE = {"_target_": "components.search.strategy.tpe.TPEStrategy", "startup": 3}
+
+
+def config(**search: Any) -> dict[str, Any]:
+    """CONFIG with other search settings; `strategy` and `space` replace the sections of that name."""
+    sections = {name: search.pop(name) for name in ("strategy", "space", "metrics") if name in search}
+    return {**CONFIG, **sections, "search": {**CONFIG["search"], **search}}
+
+
+def curve(folder: Path) -> DatasetVersion:
+    """400 rows of a noisy sine with a trend."""
+    generator = np.random.default_rng(0)
+    x = generator.uniform(-1, 1, (400, 1)).astype(np.float32)
+    y = (np.sin(4 * x[:, 0]) + 0.5 * x[:, 0] + 0.1 * generator.standard_normal(400)).astype(np.float32)
+    files = {}
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, rows in (("train", slice(0, 240)), ("validation", slice(240, 320)), ("test", slice(320, 400))):
+        for name, array in (("numbers", x), ("target", y)):
+            path = folder / f"{split}-{name}.npy"
+            np.save(path, array[rows])
+            files[f"{split}/{name}"] = StoredFile.of(path)
+    return DatasetVersion(
+        name="curve", digest="c" * 64, modality="table", task="regression", source={},
+        inputs=(InputField(name="numbers", dtype="float32", shape=(1,)),),
+        target="y", classes=(), splits={"train": 240, "validation": 80, "test": 80}, files=files,
+    )  # fmt: skip
+
+
+POLICY = AugmentationPolicy(name="none", modality="any", config={})
+
+
+class CurveSpace:
+    """Polynomials of a degree or Fourier series of a number of waves, with ridge regularisation."""
+
+    modality = "table"
+
+    def sample(self, trial: Any, dataset: DatasetVersion) -> dict[str, Any]:
+        kind = trial.suggest_categorical("arch.kind", ["polynomial", "fourier"])
+        if kind == "polynomial":
+            return {"kind": kind, "degree": trial.suggest_int("arch.degree", 0, 9)}
+        return {"kind": kind, "waves": trial.suggest_int("arch.waves", 1, 4), "period": trial.suggest_float("arch.period", 0.5, 8.0)}
+
+    def hyperparameters(self, trial: Any, dataset: DatasetVersion, optimizers: Any) -> dict[str, Any]:
+        return {"optimizer": next(iter(optimizers)), "ridge": trial.suggest_float("hp.ridge", 1e-6, 1.0, log=True)}
+
+
+class TwoPoints(CurveSpace):
+    """A space of two candidates."""
+
+    def sample(self, trial: Any, dataset: DatasetVersion) -> dict[str, Any]:
+        return {"kind": "polynomial", "degree": trial.suggest_categorical("arch.degree", [1, 5])}
+
+    def hyperparameters(self, trial: Any, dataset: DatasetVersion, optimizers: Any) -> dict[str, Any]:
+        return {"ridge": 0.01}
+
+
+class ForPictures(CurveSpace):
+    """A space that does not fit tables."""
+
+    modality = "image"
+
+
+class BrokenSpace(CurveSpace):
+    """A space with a bug."""
+
+    def sample(self, trial: Any, dataset: DatasetVersion) -> dict[str, Any]:
+        return {"kind": {}["missing"]}
+
+
+def features(architecture: dict[str, Any], x: np.ndarray) -> np.ndarray:
+    if architecture["kind"] == "polynomial":
+        return x ** np.arange(architecture["degree"] + 1)
+    phase = 2 * np.pi * x / architecture["period"] * np.arange(1, architecture["waves"] + 1)
+    return np.concatenate([np.ones_like(x), x, np.sin(phase), np.cos(phase)], axis=1)
+
+
+def fit_curve(
+    dataset: DatasetVersion, policy: AugmentationPolicy, candidate: Candidate, config: dict[str, Any], number: int, scratch: Path,
+    seconds: float | None = None, rows: int | None = None, *, emit: Any,
+) -> Trial:  # fmt: skip
+    """Fits on the training rows and measures the error on the validation rows."""
+    data = {name: np.load(file.path).astype(np.float64) for name, file in dataset.files.items()}
+    basis = features(candidate.architecture, data["train/numbers"])
+    ridge = candidate.hyperparameters["ridge"] * np.eye(basis.shape[1])
+    weights = np.linalg.solve(basis.T @ basis + ridge, basis.T @ data["train/target"])
+    error = features(candidate.architecture, data["validation/numbers"]) @ weights - data["validation/target"]
+    emit("epoch", epoch=1, epochs=1, value=float(np.sqrt(np.mean(error**2))), seconds=0.0)
+    return Trial(
+        number=number, candidate=candidate, state="complete", num_parameters=basis.shape[1],
+        values={"rmse": float(np.sqrt(np.mean(error**2))), "mae": float(np.abs(error).mean())},
+        fidelity={"rows": rows, "seconds": seconds, "seed": config["seed"]},
+    )  # fmt: skip
+
+
+def note(scratch: Path, **fields: Any) -> None:
+    """Appends to the study's own list of what was started, which outlives the trial's work folder."""
+    with (scratch.parent.parent.parent / "starts.jsonl").open("a") as file:
+        file.write(json.dumps({"pid": os.getpid(), **fields}) + "\n")
+
+
+def starts(folder: Path) -> list[dict[str, Any]]:
+    """What `note` wrote."""
+    path = folder / "starts.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def slow(*args: Any, **kwargs: Any) -> Trial:
+    """Takes 0.2 s and notes its start, to be interrupted."""
+    note(args[5], number=args[4])
+    time.sleep(0.2)
+    return fit_curve(*args, **kwargs)
+
+
+def ill_fated(*args: Any, **kwargs: Any) -> Trial:
+    """Fails in a way of its own for each of the numbers 0 to 6; the others are fine."""
+    number = args[4]
+    note(args[5], number=number)
+    trial = fit_curve(*args, **kwargs)
+    if number == 0:
+        return trial.replace(values={**trial.values, "rmse": float("nan")})
+    if number == 1:
+        raise MemoryError("no room for 9 GiB")
+    if number == 2:
+        raise KeyError("our own mistake")
+    if number == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if number == 4:
+        os.abort()
+    if number == 5:
+        time.sleep(60)
+    if number == 6:
+        return trial.replace(state="failed", cause="oom", reason="batch of 512 did not fit", values={})
+    return trial
+
+
+def killed_once(*args: Any, **kwargs: Any) -> Trial:
+    """Trial 2's process is killed from outside the first time it runs."""
+    folder, number = args[5].parent.parent.parent, args[4]
+    first = number not in [row["number"] for row in starts(folder)]
+    note(args[5], number=number)
+    if number == 2 and first:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return fit_curve(*args, **kwargs)
+
+
+def killed_after_the_result(*args: Any, **kwargs: Any) -> Trial:
+    """Evaluates, then the process is killed between the result file and the answer."""
+    note(args[5], number=args[4])
+    import components.search.evaluation as evaluation
+
+    evaluation.shutil.rmtree = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)
+    return fit_curve(*args, **kwargs)
+
+
+def always_a_bug(*args: Any, **kwargs: Any) -> Trial:
+    raise ZeroDivisionError("division by zero")
+
+
+def never_fits(*args: Any, **kwargs: Any) -> Trial:
+    raise UsageError("training.ema must lie in 0..1, got 7")
+
+
+def takes_a_second(*args: Any, **kwargs: Any) -> Trial:
+    """Keeps to the limit it is given, up to one second."""
+    note(args[5], number=args[4], limit=kwargs["seconds"])
+    time.sleep(min(1.0, kwargs["seconds"] or 1.0))
+    return fit_curve(*args, **kwargs)
+
+
+def counts_on_its_folder(*args: Any, **kwargs: Any) -> Trial:
+    """Leaves a checkpoint in its work folder, refuses one of another candidate, and is killed at trial 1 the first time."""
+    scratch, number, candidate = args[5], args[4], args[2]
+    checkpoint = scratch / "checkpoint.json"
+    resumed = checkpoint.exists()
+    if resumed and json.loads(checkpoint.read_text()) != candidate.to_json():
+        raise ValueError("resumed from the checkpoint of another candidate")
+    checkpoint.write_text(json.dumps(candidate.to_json()))
+    note(scratch, number=number, resumed=resumed)
+    if number == 1 and not resumed:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return fit_curve(*args, **kwargs)
+
+
+def never_ends(*args: Any, **kwargs: Any) -> Trial:
+    """Trial 0 is well; the others ignore their limit when they are run for the first time."""
+    number = args[4]
+    again = number in [row["number"] for row in starts(args[5].parent.parent.parent)]
+    note(args[5], number=number, limit=kwargs["seconds"])
+    if number > 0 and not again:
+        time.sleep(600)
+    return fit_curve(*args, **kwargs)
