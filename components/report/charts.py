@@ -315,7 +315,7 @@ class Dimension:
 
 def parallel(label: str, dimensions: Sequence[Dimension], numbers: Sequence[int], tips: dict[int, str], grades: dict[int, str]) -> Markup:
     """One line a trial across all settings; drawn in the order of `numbers`, so that the last lies on top."""
-    step, left, top, bottom = 118.0, 46.0, 40.0, 250.0
+    step, left, top, bottom = 118.0, 56.0, 40.0, 250.0
     width = left * 2 + step * (len(dimensions) - 1)
     parts: list[str] = []
     for number in numbers:
@@ -336,7 +336,7 @@ def parallel(label: str, dimensions: Sequence[Dimension], numbers: Sequence[int]
             y = bottom - place * (bottom - top)
             parts.append(f'<path class="axis" d="M{x - 3:.1f} {y:.1f}h6"/>')
             parts.append(_text(x + 6, y - 4, _cut(text, 14), "tick halo"))
-    return _svg(label, width + 40, bottom + 14, parts)
+    return _svg(label, width + 30, bottom + 14, parts)
 
 
 def _cut(text: str, length: int) -> str:
@@ -427,7 +427,9 @@ def _wilson(share: float, rows: int, z: float = 1.96) -> Point:
 
 def histogram(label: str, edges: Sequence[float], counts: Sequence[int], *, x: str, y: str = "rows", mark: float | None = None) -> Markup:
     """Bars over equal bins; `mark` draws an upright line, such as zero for residuals."""
-    plot = Plot(label, Axis(x, edges[0], edges[-1]), Axis.over(y, [0, *counts], zero=True))
+    up = Axis.over(y, [0, *counts], zero=True)
+    whole = tuple(t for t in nice_ticks(up.low, up.high) if t == int(t))
+    plot = Plot(label, Axis(x, edges[0], edges[-1]), Axis(y, up.low, up.high, ticks=whole))
     for low, high, value in zip(edges, edges[1:], counts):
         plot.bar(low, high, value, "c1", f"{tick_text(low)} to {tick_text(high)}: {value} {y}")
     if mark is not None and edges[0] < mark < edges[-1]:
@@ -458,7 +460,7 @@ class Offer:
     chosen: bool
 
 
-def frontier(label: str, offers: Sequence[Offer], *, x: str, y: str, maximize: bool, allowed: float | None = None) -> Markup:
+def frontier(label: str, offers: Sequence[Offer], *, x: str, y: str, allowed: float | None = None) -> Markup:
     """Metric with its interval against cost (log scale); the dashed line is the least good that could be chosen."""
     bounds = [v for o in offers for v in (o.low, o.high)] + ([allowed] if allowed is not None else [])
     costs = Axis.over(f"{x} (log scale)", [o.cost for o in offers], log=True, pad=0.3)
@@ -472,8 +474,6 @@ def frontier(label: str, offers: Sequence[Offer], *, x: str, y: str, maximize: b
         # Neighbours on the cost axis take turns above and below, so that their names do not meet.
         above = i % 2 == 0
         plot.words(offer.cost, offer.high if above else offer.low, offer.name, anchor="middle", dy=-7 if above else 16)
-    if allowed is not None:
-        plot.words(costs.high, allowed, "within tolerance" if maximize else "beyond tolerance", anchor="end", dy=-5)
     return plot.svg()
 
 

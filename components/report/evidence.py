@@ -134,7 +134,7 @@ def mistakes(report: EvaluationReport, outputs: Floats, targets_N: NDArray[Any],
 
 
 def _miss(row: int, value: float, target: float, shown: _Rows) -> Mistake:
-    return Mistake(row, words.figure(target), words.figure(value), words.difference(value, target), shown.picture(row), shown.values(row))
+    return Mistake(row, words.figure(target), words.figure(value), words.difference(target, value), shown.picture(row), shown.values(row))
 
 
 class _Rows:

@@ -448,12 +448,14 @@ def _frontiers(report: EvaluationReport, config: JSON) -> list[View]:
     judged = [d for d in findings.deployables(report) if report.objective in d.metrics]
     if len(judged) < 2:
         return []
+    allowed = _allowed(report, [d.metrics[report.objective].value for d in judged], config)
     drawn = []
     for title, x, attribute in COSTS:
         costs = [float(getattr(d, attribute)) for d in judged]
         if min(costs) > 0:
             offers = [_offer(d, cost, report) for d, cost in zip(judged, costs)]
-            drawn.append({"title": title, "svg": _frontier(title, offers, x, report, config)})
+            svg = charts.frontier(title, offers, x=x, y=words.metric(report.objective), allowed=allowed)
+            drawn.append({"title": title, "svg": svg, "allowed": words.figure(allowed) if allowed is not None else None})
     return drawn
 
 
@@ -461,12 +463,6 @@ def _offer(deployable: Deployable, cost: float, report: EvaluationReport) -> cha
     estimate, name = deployable.metrics[report.objective], deployable.model.name
     tip = _offer_tip(deployable, report.objective)
     return charts.Offer(name, cost, estimate.value, estimate.low, estimate.high, tip, name == report.chosen)
-
-
-def _frontier(title: str, offers: Sequence[charts.Offer], x: str, report: EvaluationReport, config: JSON) -> Markup:
-    name, maximize = words.metric(report.objective), report.direction == "maximize"
-    allowed = _allowed(report, [offer.value for offer in offers], config)
-    return charts.frontier(f"{title}: {name} with its 95 % interval", offers, x=x, y=name, maximize=maximize, allowed=allowed)
 
 
 def _allowed(report: EvaluationReport, values: Sequence[float], config: JSON) -> float | None:
