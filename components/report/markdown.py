@@ -116,23 +116,24 @@ def _trials_title(result: SearchResult) -> str:
 
 def trials_table(result: SearchResult, most: int = MOST_TRIALS) -> str:
     """The trials, best first."""
-    rows = [
-        [
-            str(row["number"]), row["state"] + (f" ({row['cause']})" if row["cause"] else ""), words.figure(row["value"]),
-            f"{row['parameters']:,}" if row["parameters"] else words.NONE, words.seconds(row["seconds"]), row["reason"] or words.settings(row["architecture"]),
-        ]
-        for row in leaderboard.trials(result)[:most]
-    ]  # fmt: skip
-    return table(
-        ["trial", "state", words.metric(result.objective), "parameters", "time", "architecture or reason"], rows, right=(0, 2, 3, 4)
-    )
+    headers = ["trial", "state", words.metric(result.objective), "parameters", "time", "architecture or reason"]
+    return table(headers, [_trial_cells(row) for row in leaderboard.trials(result)[:most]], right=(0, 2, 3, 4))
+
+
+def _trial_cells(row: leaderboard.Row) -> list[str]:
+    state = f"{row['state']} ({row['cause']})" if row["cause"] else row["state"]
+    parameters = f"{row['parameters']:,}" if row["parameters"] else words.NONE
+    told = row["reason"] or words.settings(row["architecture"])
+    return [str(row["number"]), state, words.figure(row["value"]), parameters, words.seconds(row["seconds"]), told]
 
 
 def _stages(run: Run) -> str:
     rows = [[row.name, row.state, words.seconds(row.seconds), row.why] for row in findings.stage_rows(run)]
-    return (
-        f"<details><summary>Stages</summary>\n\n{table(['stage', 'state', 'time', 'why'], rows, right=(2,))}\n\n</details>" if rows else ""
-    )
+    return _folded("Stages", table(["stage", "state", "time", "why"], rows, right=(2,))) if rows else ""
+
+
+def _folded(title: str, text: str) -> str:
+    return f"<details><summary>{title}</summary>\n\n{text}\n\n</details>"
 
 
 # ---- two runs side by side ------------------------------------------------------------------------------------

@@ -199,23 +199,31 @@ def _search_words(result: SearchResult) -> str:
 
 
 def _trial_table(rows: Sequence[leaderboard.Row]) -> View:
-    """Rows for the table; a hyper-parameter that all trials share is said once, not in each row."""
-    known = [row["hyperparameters"] for row in rows if row["hyperparameters"]]
-    first = known[0] if len(known) > 1 else {}
-    shared = {key: value for key, value in first.items() if all(key in other and other[key] == value for other in known)}
-    return {"rows": [_trial_view(row, shared) for row in rows], "shared": words.settings(shared) if shared else ""}
+    """Rows for the table; a setting that all trials share is said once, not in each row."""
+    architecture, hyper = (_shared([row[part] for row in rows if row[part]]) for part in ("architecture", "hyperparameters"))
+    shared = {**architecture, **hyper}
+    return {"rows": [_trial_view(row, architecture, hyper) for row in rows], "shared": words.settings(shared) if shared else ""}
 
 
-def _trial_view(row: leaderboard.Row, shared: JSON) -> View:
-    own = {key: value for key, value in row["hyperparameters"].items() if key not in shared}
+def _shared(settings: Sequence[JSON]) -> JSON:
+    if len(settings) < 2:
+        return {}
+    return {key: value for key, value in settings[0].items() if all(key in other and other[key] == value for other in settings)}
+
+
+def _without(settings: JSON, shared: JSON) -> str:
+    return words.settings({key: value for key, value in settings.items() if key not in shared})
+
+
+def _trial_view(row: leaderboard.Row, architecture: JSON, hyper: JSON) -> View:
     plain = row["architecture"].get("")
     return {
         **row,
         "value_words": words.figure(row["value"]),
         "parameters_words": words.figure(int(row["parameters"])) if row["parameters"] else words.NONE,
         "seconds_words": words.seconds(row["seconds"]) if row["seconds"] else words.NONE,
-        "architecture_words": str(plain) if plain else words.settings(row["architecture"]),
-        "hyper_words": words.settings(own),
+        "architecture_words": str(plain) if plain else _without(row["architecture"], architecture),
+        "hyper_words": _without(row["hyperparameters"], hyper),
         "values_words": ", ".join(f"{words.metric(k)} {words.figure(v)}" for k, v in row["values"].items() if k),
         "fidelity_words": words.settings(row["fidelity"]) if row["fidelity"] else "",
     }
