@@ -125,6 +125,14 @@ def covering_pin(path: Path) -> Path | None:
     return None
 
 
+def is_current(pin: Path) -> bool:
+    """Whether the data beside a `.dvc` file are the bytes it records."""
+    digests = Digests()
+    found = _current_md5(pin, digests) is not None
+    digests.save()
+    return found
+
+
 def _current_md5(pin: Path, digests: Digests) -> str | None:
     """The md5 a `.dvc` file records, if the data beside it still have it."""
     recorded = recorded_md5(pin)
