@@ -21,7 +21,7 @@ def quantize(dataset: DatasetVersion, exported: tuple[ExportedModel, ...], confi
     if not method.precisions:
         return ()
     from components import metrics
-    from components.compression.quantization.validation import Validation
+    from components.compression.validation import Validation
 
     objective = metrics.objective(config["metrics"].get("objective"), dataset.task)
     validation = Validation(dataset, objective, seed=work.seed)

@@ -28,16 +28,6 @@ def export(dataset: DatasetVersion, models: tuple[TrainedModel, ...], config: JS
     return tuple(_export_one(dataset, model, name, exporter, work) for model, name in zip(distinct, _names(distinct)))
 
 
-def load_network(model: TrainedModel, dataset: DatasetVersion) -> nn.Module:
-    """The trained network in evaluation mode, on the CPU."""
-    from safetensors.torch import load_file
-
-    space = build(model.space)
-    network: nn.Module = space.build(model.candidate.architecture, dataset.inputs, dataset.num_outputs, dropout=0.0)
-    network.load_state_dict(load_file(model.weights.path), strict=True)
-    return network.eval()
-
-
 def as_origin(network: nn.Module, dataset: DatasetVersion) -> Origin:
     """The network as a function of stored arrays, answering as the exported graph does."""
     import numpy as np
@@ -57,6 +47,7 @@ def as_origin(network: nn.Module, dataset: DatasetVersion) -> Origin:
 def _export_one(dataset: DatasetVersion, model: TrainedModel, name: str, exporter: Any, work: Workspace) -> ExportedModel:
     from components.export.parity import parity, require_parity
     from components.export.runtime import Session
+    from components.models.network import load_network, num_parameters
 
     started = time.monotonic()
     path = work.out / f"{name}.onnx"
@@ -65,7 +56,7 @@ def _export_one(dataset: DatasetVersion, model: TrainedModel, name: str, exporte
     found = parity(Session(path), as_origin(network, dataset), dataset)
     require_parity(name, found, exporter.tolerance, dataset)
     exported = describe_model(path, name=name, role=model.role, precision="fp32", model=model.identity, dataset=dataset.identity,
-                              num_parameters=count_parameters(network), parity=found)  # fmt: skip
+                              num_parameters=num_parameters(network), parity=found)  # fmt: skip
     work.emit("exported", name=name, size_kb=exported.file.size / 1024, difference=max(found.values()), seconds=time.monotonic() - started)
     return exported
 
@@ -75,11 +66,6 @@ def describe_model(path: Path, **fields: Any) -> ExportedModel:
     from components.export.graph import describe
 
     return ExportedModel(file=StoredFile.of(path), **describe(path), **fields)
-
-
-def count_parameters(network: nn.Module) -> int:
-    """Trainable numbers of a network."""
-    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def _names(models: Iterable[TrainedModel]) -> list[str]:

@@ -14,11 +14,12 @@ from components.artifacts import DatasetVersion, TrainedModel
 from components.build import allow, build
 from components.data.arrays import load_inputs
 from components.errors import DataError, StageFailedError
-from components.export.export import as_origin, load_network
+from components.export.export import as_origin
 from components.export.graph import describe
 from components.export.parity import parity, require_parity
 from components.export.runtime import Session, feeds
 from components.export.spec import spec_of
+from components.models.network import load_network
 from tests.components.export.models import digits, fitted, mixed_table
 
 MEMBERS = sorted((Path(__file__).parents[2] / "conf" / "exporter").glob("*.yaml"))

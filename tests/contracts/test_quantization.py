@@ -10,7 +10,7 @@ import yaml
 
 from components.artifacts import DatasetVersion, ExportedModel
 from components.build import allow, build
-from components.compression.quantization.validation import Validation
+from components.compression.validation import Validation
 from components.errors import DataError
 from components.export.export import export
 from components.export.graph import describe

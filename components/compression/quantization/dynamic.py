@@ -7,8 +7,8 @@ from pathlib import Path
 
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from components.compression.quantization.prepare import keep_metadata, prepare
-from components.compression.quantization.validation import Validation
+from components.compression.quantizable import keep_metadata, prepare
+from components.compression.validation import Validation
 
 
 class DynamicQuantization:

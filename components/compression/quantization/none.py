@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from components.compression.quantization.validation import Validation
+from components.compression.validation import Validation
 
 
 class NoQuantization:

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 
-from components.compression.quantization.prepare import keep_metadata, prepare, weighted_nodes
-from components.compression.quantization.validation import Validation
+from components.compression.quantizable import keep_metadata, prepare, weighted_nodes
+from components.compression.validation import Validation
 from components.errors import UsageError
 from components.export.runtime import batches
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from components.artifacts import DatasetVersion, ExportedModel
-from components.compression.quantization.prepare import prepare, weighted_nodes
+from components.compression.quantizable import prepare, weighted_nodes
 from components.compression.quantization.static import StaticQuantization
-from components.compression.quantization.validation import Validation
 from components.compression.quantize import quantize
+from components.compression.validation import Validation
 from components.data.arrays import load_inputs
 from components.errors import UsageError
 from components.export.export import export

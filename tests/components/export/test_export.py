@@ -15,10 +15,11 @@ from safetensors.torch import load_file, save_file
 from components.artifacts import DatasetVersion, ExportedModel, StoredFile, TrainedModel
 from components.data.arrays import load_inputs
 from components.errors import DataError, StageFailedError
-from components.export.export import as_origin, export, load_network
+from components.export.export import as_origin, export
 from components.export.parity import difference, parity
 from components.export.runtime import Session, batches, feeds, latencies
 from components.export.spec import spec_of
+from components.models.network import load_network
 from components.workspace import Workspace
 from tests.components.export.models import digits, fitted, mixed_table
 

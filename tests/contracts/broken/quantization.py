@@ -9,7 +9,7 @@ import onnx
 from onnx import numpy_helper
 
 from components.compression.quantization.static import StaticQuantization
-from components.compression.quantization.validation import Validation
+from components.compression.validation import Validation
 
 
 class CopiesTheGraph(StaticQuantization):

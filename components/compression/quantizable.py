@@ -1,4 +1,4 @@
-"""Before and after quantisation: shapes are inferred and constants folded; afterwards the metadata are as they were."""
+"""Around a quantiser: before it, shapes are inferred and constants folded; after it, the metadata are as they were."""
 
 from __future__ import annotations
 
