@@ -16,16 +16,16 @@ CONF = Path(__file__).resolve().parent.parent / "conf"
 SPLIT = {"validation": 0.15, "test": 0.2}
 
 
-def dataset_config(name: str, **options: Any) -> dict[str, Any]:
-    """A `dataset` section as composed: conf/dataset/<name>.yaml with some options set."""
-    node = yaml.safe_load((CONF / "dataset" / f"{name}.yaml").read_text())
+def dataset_config(choice: str, /, **options: Any) -> dict[str, Any]:
+    """A `dataset` section as composed: conf/dataset/<choice>.yaml with some options set."""
+    node = yaml.safe_load((CONF / "dataset" / f"{choice}.yaml").read_text())
     node.pop("defaults", None)
     return {"dataset": {**node, **options}, "split": dict(SPLIT)}
 
 
-def read_version(out: Path, name: str, **options: Any) -> DatasetVersion:
+def read_version(out: Path, choice: str, /, **options: Any) -> DatasetVersion:
     """The version that the verb makes of a `dataset` choice."""
-    return version(dataset_config(name, **options), Workspace(out=out))
+    return version(dataset_config(choice, **options), Workspace(out=out))
 
 
 def write_version(out: Path, arrays: dict[str, np.ndarray], inputs: tuple[InputField, ...], classes: tuple[str, ...]) -> DatasetVersion:

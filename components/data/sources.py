@@ -38,10 +38,11 @@ def name_of(config: Mapping[str, Any]) -> str:
 
 
 def key_config(config: Mapping[str, Any]) -> JSON:
-    """The version stage's configuration without the places data are at: what may enter its key.
+    """The version stage's configuration without the places data are at, but with the name they lend: what may enter its key.
 
     The same bytes at another path are the same version; their digests come from `source_digests`."""
-    return {**config, "dataset": options(config["dataset"], reader_of(config))}
+    reader = reader_of(config)
+    return {**config, "dataset": {**options(config["dataset"], reader), "name": reader.name}}
 
 
 def options(dataset: Mapping[str, Any], reader: Reader) -> JSON:
