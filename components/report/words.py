@@ -145,7 +145,7 @@ def count(number: int, noun: str, plural: str = "") -> str:
 
 
 def sentence(text: str) -> str:
-    """The text with a full stop, and a capital unless it begins with a name such as `student-int8` or `budget=3m`.
+    """The text with a full stop, and a capital unless it begins with a name such as `student-int8`, `budget=3m` or `classes:`.
 
     >>> sentence("one trial failed"), sentence("student-fp32: the smallest"), sentence("")
     ('One trial failed.', 'student-fp32: the smallest.', '')
@@ -153,5 +153,5 @@ def sentence(text: str) -> str:
     text = text.strip()
     if not text:
         return ""
-    begins_with_word = text.split()[0].rstrip(",;:").isalpha()
+    begins_with_word = text.split()[0].rstrip(",;").isalpha()
     return (text[0].upper() + text[1:] if begins_with_word else text) + ("" if text[-1] in ".!?" else ".")

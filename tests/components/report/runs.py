@@ -37,6 +37,7 @@ from components.artifacts import (
 from components.evaluation.metrics.standard import StandardMetrics
 from components.report import pictures
 
+EPOCHS = 5
 CONFIG = {
     "dataset": {"_target_": "components.data.dataset.digits.Digits"},
     "space": {"_target_": "components.models.space.convnet.ConvNet", "max_depth": 3},
@@ -229,7 +230,7 @@ def _search(arrays: dict[str, tuple[np.ndarray, np.ndarray]]) -> tuple[SearchRes
             "weight_decay": float(10 ** draw.uniform(-6, -2)),
             "dropout": float(draw.uniform(0, 0.4)),
             "augmentation_strength": float(draw.uniform(0, 1)),
-            "epochs": 10,
+            "epochs": EPOCHS,
         }
         trials.append(_trial(number, Candidate(space="convnet", architecture=architecture, hyperparameters=chosen), arrays))
     complete = [trial for trial in trials if trial.state == "complete"]
@@ -245,7 +246,7 @@ def _search(arrays: dict[str, tuple[np.ndarray, np.ndarray]]) -> tuple[SearchRes
         weights=weights,
         metrics=best.values,
         num_parameters=best.num_parameters,
-        epochs=10.0,
+        epochs=EPOCHS,
         history=best.history,
         seconds=9.4,
     )
@@ -259,7 +260,7 @@ def _trial(number: int, candidate: Candidate, arrays: dict[str, tuple[np.ndarray
         return Trial(number=9, candidate=candidate, state="killed", cause="timeout", reason="stopped at its limit of 6.0 s", seconds=6.0)
     history, probabilities, parameters = _fit(candidate, arrays)
     values = {name: metrics.compute(name, probabilities, arrays["validation"][1]) for name in ("accuracy", "log_loss")}
-    fidelity = {"epochs": 10, "rows": 1220}
+    fidelity = {"epochs": EPOCHS, "rows": 1220}
     return Trial(
         number=number,
         candidate=candidate,
@@ -288,11 +289,11 @@ def _fit(candidate: Candidate, arrays: dict[str, tuple[np.ndarray, np.ndarray]])
     history = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for epoch in range(1, 11):
+        for epoch in range(1, EPOCHS + 1):
             network.partial_fit(x.reshape(len(x), -1) / 255.0, y, classes=range(10))
             probabilities = network.predict_proba(x_val.reshape(len(x_val), -1) / 255.0)
             scores = {name: metrics.compute(name, probabilities, y_val) for name in ("accuracy", "log_loss")}
-            rate = chosen["learning_rate"] * 0.5 * (1 + np.cos(np.pi * epoch / 10))
+            rate = chosen["learning_rate"] * 0.5 * (1 + np.cos(np.pi * epoch / EPOCHS))
             history.append({"epoch": epoch, "train_loss": float(network.loss_), **scores, "learning_rate": float(rate), "seconds": 0.2})
     return history, probabilities, sum(w.size for w in [*network.coefs_, *network.intercepts_])
 

@@ -1,0 +1,205 @@
+"""The page: complete for a finished run, honest for a failed one, one file that loads nothing."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from components.artifacts import StoredFile
+from components.report import findings
+from components.report.html import render, write_report
+from tests.components.report.runs import ReportedRun
+
+VOID = {"meta", "link", "img", "br", "input", "hr"}
+
+
+class Page(HTMLParser):
+    """Reads a page strictly: every tag must be closed in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: set[str] = set()
+        self.addresses: list[str] = []
+        self.words: list[str] = []
+        self.feed(text)
+        assert not self.open, f"never closed: {self.open}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        known = dict(attrs)
+        if known.get("id"):
+            self.ids.add(str(known["id"]))
+        self.addresses += [str(known[name]) for name in ("src", "href", "action") if name in known]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        return
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag, f"</{tag}> closes nothing"
+
+    def handle_data(self, data: str) -> None:
+        if not self.open or self.open[-1] not in ("script", "style"):
+            self.words.append(data.strip())
+
+    @property
+    def text(self) -> str:
+        return " ".join(word for word in self.words if word)
+
+
+def page(reported: ReportedRun, **changes: object) -> Page:
+    return Page(render(**{**reported.keywords(), **changes}))  # type: ignore[arg-type]
+
+
+def test_a_finished_run_has_every_section(digits: ReportedRun) -> None:
+    """Each part of the run can be reached from the menu, and its figures are in the text."""
+    found = page(digits)
+    sections = {"summary", "stages", "data", "search", "training", "deployables", "evaluation", "lineage", "reproduce"}
+    assert sections <= found.ids
+    assert {address[1:] for address in found.addresses if address.startswith("#")} <= found.ids
+    estimate = digits.records["evaluate"].test["accuracy"]
+    for word in (
+        "digits 3 is the champion", f"{estimate.value:.4f}", f"{estimate.low:.4f} to {estimate.high:.4f}", "resumed once",
+        "config training.epochs 20 → 40", "the loss was not a number at step 31", "label noise", "student-int8",
+        "athanor run dataset=digits 'model=my model'", "git checkout 9115866c0ffee0", "had changes", "torch",
+    ):  # fmt: skip
+        assert word in found.text, word
+
+
+def test_a_regression_shows_residuals_and_who_stays(table: ReportedRun) -> None:
+    """Values instead of classes: truth against prediction, the largest residuals, the champion that stays."""
+    found = page(table)
+    for word in (
+        "diabetes 3 stays the champion",
+        "Truth against prediction",
+        "The largest residuals",
+        "Half of the rows",
+        "bmi",
+        "is an identifier",
+    ):
+        assert word in found.text, word
+    assert "Confusion matrix" not in found.text
+
+
+def test_every_chart_is_well_formed(digits: ReportedRun, table: ReportedRun) -> None:
+    """An XML parser accepts each inline SVG, and no coordinate is NaN."""
+    for reported, least in ((digits, 9), (table, 3)):
+        charts = re.findall(r'<svg class="chart".*?</svg>', render(**reported.keywords()), re.S)
+        assert len(charts) >= least
+        for chart in charts:
+            ElementTree.fromstring(chart)
+            assert not re.search(r'="(nan|inf|-inf)', chart)
+
+
+def test_the_page_loads_nothing(digits: ReportedRun) -> None:
+    """No address but anchors and data: URIs, and a policy that forbids the browser to fetch."""
+    text = render(**digits.keywords())
+    assert "default-src 'none'" in text
+    assert {address.split(",")[0].split(":")[0] for address in Page(text).addresses if not address.startswith("#")} <= {"data"}
+    assert not re.search(r"https?://|url\(|@import", text)
+
+
+def test_a_failed_run_says_why_and_shows_its_trials(failed: ReportedRun) -> None:
+    """No records at all: the reason, the stage, and the trials that the journal knows of."""
+    found = page(failed)
+    for word in ("Stopped at search", "lower search.workers", "out of memory at batch 512", "1 trial complete of 3 started"):
+        assert word in found.text, word
+    assert "evaluation" not in found.ids
+
+
+def test_what_the_run_does_not_hold_comes_from_its_journal() -> None:
+    """Keys of finished stages, the stage that failed, its reason and its seconds."""
+    run = {"id": "r", "state": "failed", "stages": {"version": {"state": "ran", "seconds": 1.0, "why": ["never ran"]}}}
+    events = [
+        {"time": 1.0, "event": "stage.started", "stage": "version", "why": []},
+        {"time": 2.0, "event": "stage.finished", "stage": "version", "key": "abc123"},
+        {"time": 3.0, "event": "stage.started", "stage": "validate", "why": ["never ran"]},
+        {"time": 5.0, "event": "stage.failed", "stage": "validate", "why": "classes: only one class"},
+        {"time": 5.1, "event": "run.failed", "why": "classes: only one class"},
+    ]
+    told = findings.complete(run, events)
+    assert told["stages"]["version"]["key"] == "abc123"
+    assert told["stages"]["validate"] == {"state": "failed", "why": "classes: only one class", "seconds": 2.0}
+    assert findings.verdict(told, {}).words == "classes: only one class."
+    assert "Stopped at validate" in Page(render(run=run, records={}, config={}, events=events)).text
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [(), ("version",), ("version", "search"), ("version", "search", "train"), ("version", "search", "train", "export"), ("evaluate",)],
+)
+def test_an_unfinished_run_reports_what_there_is(digits: ReportedRun, kept: tuple[str, ...]) -> None:
+    """After any stage there is a page; best so far once something was evaluated."""
+    records = {name: digits.records[name] for name in kept}
+    found = page(
+        digits, records=records, run={**digits.run, "state": "running", "stages": {name: {"state": "ran", "seconds": 1.0} for name in kept}}
+    )
+    assert ("Best so far" if "evaluate" in kept else "Not finished") in found.text
+
+
+def test_files_that_are_gone_leave_gaps_not_errors(digits: ReportedRun, tmp_path: Path) -> None:
+    """A cleaned artifact store: figures stay, pictures go."""
+
+    def gone(file: StoredFile) -> StoredFile:
+        return file.replace(path=tmp_path / "gone" / file.path.name)
+
+    report, policy = digits.records["evaluate"], digits.records["augment"]
+    dataset = report.dataset.replace(files={name: gone(file) for name, file in report.dataset.files.items()})
+    report = report.replace(dataset=dataset, predictions=gone(report.predictions), targets=gone(report.targets))
+    records = {**digits.records, "version": dataset, "evaluate": report, "augment": policy.replace(preview=gone(policy.preview))}
+    found = page(digits, records=records)
+    assert "Confusion matrix" in found.text
+    assert "The mistakes it was surest of" not in found.text
+    assert "There is no preview" in found.text
+
+
+def test_the_former_champion_stands_beside(digits: ReportedRun) -> None:
+    """With the champion's report, each test figure has its difference."""
+    before = digits.records["evaluate"]
+    before = before.replace(test={name: e.replace(value=e.value - 0.02) for name, e in before.test.items()})
+    text = render(**digits.keywords(), champion=before)
+    assert "champion before" in text
+    assert 'up">+0.0200' in text  # accuracy rose
+    assert 'down">+0.0200' in text  # so did log-loss
+
+
+def test_names_from_data_are_text(digits: ReportedRun) -> None:
+    """Classes, reasons and overrides cannot put markup into the page."""
+    evil = "<img src=x onerror=alert(1)>"
+    report = digits.records["evaluate"]
+    dataset = report.dataset.replace(name=evil, classes=(evil, *report.dataset.classes[1:]))
+    run = {**digits.run, "model": evil, "overrides": [f"model={evil}"]}
+    text = render(run=run, records={**digits.records, "version": dataset, "evaluate": report.replace(dataset=dataset)}, config={"x": evil})
+    assert evil not in text
+    assert "&lt;img src=x" in text
+
+
+def test_the_file_is_written_whole(digits: ReportedRun, tmp_path: Path) -> None:
+    """The page replaces an older one; a page that cannot be written leaves the old one and nothing beside it."""
+    path = tmp_path / "runs" / "r1" / "report.html"
+    assert write_report(path, **digits.keywords()) == path
+    whole = path.read_text(encoding="utf-8")
+    assert whole.startswith("<!doctype html>")
+    with pytest.raises(AttributeError):
+        write_report(path, run=digits.run, records={"evaluate": object()}, config={})
+    assert path.read_text(encoding="utf-8") == whole
+    assert [p.name for p in path.parent.iterdir()] == ["report.html"]
+
+
+def test_the_report_imports_nothing_heavy() -> None:
+    """A run's tail cannot afford torch, mlflow, pandas, scikit-learn or matplotlib for a page."""
+    heavy = "{'torch', 'mlflow', 'pandas', 'sklearn', 'matplotlib', 'prefect', 'lightning', 'onnxruntime', 'optuna', 'scipy'}"
+    code = (
+        "import sys; from pathlib import Path; from components.report.html import render;"
+        "from components.report import markdown; render(run={}, records={}, config={'a': 1});"
+        f"print(sorted({heavy} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,119 @@
+"""Rows of trials and versions: who stands where, and that nothing without a value stands first."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from components.artifacts import Candidate, Estimate, SearchResult, Trial
+from components.report import leaderboard
+from tests.components.report.runs import ReportedRun
+
+
+def trial(number: int, value: float | None, *, state: str = "complete", parameters: int = 10, **more: object) -> Trial:
+    candidate = Candidate(space="mlp", architecture={"depth": number}, hyperparameters={"learning_rate": 0.1})
+    values = {} if value is None else {"rmse": value}
+    return Trial(number=number, candidate=candidate, state=state, values=values, num_parameters=parameters, **more)  # type: ignore[arg-type]
+
+
+def study(*trials: Trial, direction: str = "minimize", best: int = 0) -> SearchResult:
+    return SearchResult(study="s", objective="rmse", direction=direction, trials=trials, best_number=best)
+
+
+def numbers(rows: list[leaderboard.Row]) -> list[int]:
+    return [row["number"] for row in rows]
+
+
+def test_smaller_errors_stand_first() -> None:
+    """With an error metric, rank 1 is the smallest; failed trials come last with their reason and no rank."""
+    rows = leaderboard.trials(
+        study(trial(0, 3.0), trial(1, None, state="failed", cause="oom", reason="out of memory"), trial(2, 1.0), best=2)
+    )
+    assert numbers(rows) == [2, 0, 1]
+    assert [row["rank"] for row in rows] == [1, 2, None]
+    assert rows[2]["reason"] == "out of memory"
+
+
+def test_not_a_number_never_stands_first() -> None:
+    """NaN is no value: it has no rank and stands behind every number, in both directions."""
+    for direction in ("minimize", "maximize"):
+        rows = leaderboard.trials(study(trial(0, math.nan), trial(1, 5.0), direction=direction, best=1))
+        assert numbers(rows) == [1, 0]
+        assert rows[1]["rank"] is None
+        assert rows[1]["value"] is None
+
+
+def test_a_killed_trial_with_a_value_is_not_ranked() -> None:
+    """A value measured before a kill says nothing about the candidate."""
+    rows = leaderboard.trials(study(trial(0, 2.0), trial(1, 1.0, state="killed", cause="timeout"), best=0))
+    assert numbers(rows) == [0, 1]
+    assert rows[1]["rank"] is None
+
+
+def test_flat_rows_are_json_without_nesting(digits: ReportedRun) -> None:
+    """What `--json` and table artifacts get: scalars and lists only, every setting under its own key."""
+    rows = leaderboard.trial_rows(digits.records["search"])
+    assert len(rows) == 14
+    assert not [value for row in rows for value in row.values() if isinstance(value, dict)]
+    assert json.loads(json.dumps(rows)) == rows
+    assert {"architecture.kind", "hyperparameters.learning_rate"} <= set(rows[0])
+
+
+def test_text_names_every_trial_and_the_reasons(digits: ReportedRun) -> None:
+    """One aligned line a trial below the head."""
+    lines = leaderboard.text(leaderboard.trial_rows(digits.records["search"])).splitlines()
+    assert len(lines) == 15
+    assert lines[0].split()[:3] == ["trial", "state", "value"]
+    assert any("failed (nan)" in line and "not a number at step 31" in line for line in lines)
+    assert leaderboard.text([]) == ""
+
+
+def test_events_tell_the_latest_of_each_trial() -> None:
+    """A trial that was killed and run again appears once, as it is now; its record in the event is used."""
+    done = trial(0, 1.5)
+    events = [
+        {"event": "trial.started", "number": 0},
+        {"event": "trial.failed", "number": 0, "state": "killed", "cause": "killed", "reason": "worker died"},
+        {"event": "trial.started", "number": 0},
+        {"event": "trial.epoch", "number": 0, "value": 9.0},
+        {"event": "trial.finished", "number": 0, "objective": "rmse", "trial": done.to_json()},
+        {"event": "trial.started", "number": 1, "architecture": "depth=2"},
+    ]
+    rows = leaderboard.trials_of_events(events)
+    assert [(row["number"], row["state"], row["value"]) for row in rows] == [(0, "complete", 1.5), (1, "running", None)]
+    assert rows[0]["hyperparameters"] == {"learning_rate": 0.1}
+
+
+def test_varied_settings_are_those_that_differ_or_are_missing() -> None:
+    """Shared settings are left out, conditional ones are kept."""
+    make = [{"width": 8, "norm": "batch"}, {"width": 16, "norm": "batch"}, {"width": 8, "norm": "batch", "expansion": 2}]
+    candidates = [Candidate(space="s", architecture=a, hyperparameters={"epochs": 3}) for a in make]
+    assert leaderboard.varied(candidates) == ["width", "expansion"]
+
+
+def test_versions_on_other_data_stand_behind(digits: ReportedRun) -> None:
+    """Best first among those judged on the newest version's data; aliases are named."""
+    base = digits.records["register"]
+
+    def version(number: int, value: float, digest: str = "") -> object:
+        report = base.report
+        dataset = report.dataset.replace(digest=digest) if digest else report.dataset
+        return base.replace(
+            version=number, report=report.replace(dataset=dataset, test={"accuracy": Estimate(value=value, low=value, high=value)})
+        )
+
+    rows = leaderboard.versions([version(1, 0.99, "old"), version(2, 0.95), version(3, 0.97)], champion=3, previous=2)  # type: ignore[list-item]
+    assert [row["version"] for row in rows] == [3, 2, 1]
+    assert [row["alias"] for row in rows] == ["champion", "previous", ""]
+    assert "champion" in leaderboard.text(rows)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "than", "expected"),
+    [("rmse", 1.0, 2.0, True), ("auc", 0.8, 0.9, False), ("auc", 0.9, 0.9, None), ("own", 1.0, 2.0, None)],
+)
+def test_better_follows_the_metric(name: str, value: float, than: float, expected: bool | None) -> None:
+    """Lower errors and higher scores are better; equal or unknown is neither."""
+    assert leaderboard.better(name, value, than) is expected
