@@ -28,9 +28,10 @@ def weighted_nodes(path: Path) -> list[str]:
 
 
 def keep_metadata(source: Path, target: Path) -> None:
-    """Rewrites `target` with the metadata of `source` and without traces of its making."""
+    """Rewrites `target` with the metadata of `source`, short names and no traces of its making."""
     quantized = onnx.load(target)
     properties = {entry.key: entry.value for entry in onnx.load(source).metadata_props}
     graph.strip(quantized)
+    graph.shorten(quantized)
     graph.set_metadata(quantized, properties)
     graph.save(quantized, target)

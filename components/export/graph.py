@@ -26,6 +26,7 @@ def finish(model: ModelProto, spec: Spec) -> ModelProto:
         if is_text(field):
             take_strings(model, field)
     strip(model)
+    shorten(model)
     set_metadata(model, to_metadata(spec))
     return model
 
@@ -79,6 +80,19 @@ def strip(model: ModelProto) -> None:
             del part.metadata_props[:]
     del graph.value_info[:]
     graph.name = "athanor"
+
+
+def shorten(model: ModelProto) -> None:
+    """Gives inner values and nodes the shortest names: in a small quantised graph names are half of the bytes."""
+    graph = model.graph
+    kept = {value.name for value in (*graph.input, *graph.output)} | {""}
+    short: dict[str, str] = {name: name for name in kept}
+    for number, node in enumerate(graph.node):
+        node.name = f"n{number}"
+        for names in (node.input, node.output):
+            names[:] = [short.setdefault(name, f"v{len(short)}") for name in names]
+    for tensor in graph.initializer:
+        tensor.name = short.setdefault(tensor.name, f"v{len(short)}")
 
 
 def set_metadata(model: ModelProto, properties: Mapping[str, str]) -> None:

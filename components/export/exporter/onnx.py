@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import warnings
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from components.artifacts import DatasetVersion
 from components.export import graph
@@ -31,7 +33,7 @@ class OnnxExporter:
         batch = torch.export.Dim("N")
         with _quiet(), torch.no_grad():
             program = torch.onnx.export(
-                Served(network, dataset).eval(), example, dynamo=True, opset_version=self.opset, external_data=False, verbose=False,
+                Served(folded(network), dataset).eval(), example, dynamo=True, opset_version=self.opset, external_data=False, verbose=False,
                 dynamic_shapes=(tuple({0: batch} for _ in example),),
                 input_names=[field.name for field in dataset.inputs], output_names=[spec.output],
             )  # fmt: skip
@@ -53,6 +55,22 @@ class Served(nn.Module):
         if self.is_classifier:
             return torch.softmax(outputs, dim=1)
         return outputs[:, 0] * self.std + self.mean
+
+
+def folded(network: nn.Module) -> nn.Module:
+    """A copy in which each batch normalisation after a convolution is part of it: a third less to trace."""
+    network = copy.deepcopy(network).eval()
+    for module in network.modules():
+        if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
+            _fold(module)
+    return network
+
+
+def _fold(sequence: nn.Sequential) -> None:
+    for i in range(len(sequence) - 1):
+        convolution, norm = sequence[i], sequence[i + 1]
+        if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            sequence[i], sequence[i + 1] = fuse_conv_bn_eval(convolution, norm), nn.Identity()
 
 
 def _example(dtype: str, shape: tuple[int, ...]) -> Tensor:

@@ -63,11 +63,13 @@ def test_weights_are_integers_per_channel(case: Case, tmp_path: Path) -> None:
 
     dataset, exported = case
     twin = quantize(dataset, (exported,), _config(METHODS[0]), Workspace(out=tmp_path))[0]
-    tensors = {t.name: numpy_helper.to_array(t) for t in onnx.load(twin.file.path).graph.initializer}
-    weights = {name: array for name, array in tensors.items() if array.dtype == np.int8 and array.ndim > 1}
+    graph = onnx.load(twin.file.path).graph
+    tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    restored = [node for node in graph.node if node.op_type == "DequantizeLinear" and node.input[0] in tensors]
+    pairs = [(tensors[node.input[0]], tensors[node.input[1]]) for node in restored]
+    weights = [(weight, scale) for weight, scale in pairs if weight.dtype == np.int8 and weight.ndim > 1]
     assert weights
-    scales = [tensors[name.replace("_quantized", "_scale")] for name in weights]
-    assert all(len(scale) in weights[name].shape for scale, name in zip(scales, weights))
+    assert all(scale.ndim == 1 and len(scale) in weight.shape for weight, scale in weights)
 
 
 def test_none_makes_no_twin(case: Case, tmp_path: Path) -> None:

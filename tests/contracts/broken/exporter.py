@@ -18,7 +18,8 @@ class ChangesOneWeight(OnnxExporter):
     def export(self, network: nn.Module, dataset: DatasetVersion, path: Path) -> None:
         super().export(network, dataset, path)
         model = onnx.load(path)
-        bias = next(tensor for tensor in model.graph.initializer if tensor.name.endswith("head.bias"))
+        last = next(node for node in reversed(model.graph.node) if node.op_type == "Gemm")
+        bias = next(tensor for tensor in model.graph.initializer if tensor.name == last.input[2])
         values = numpy_helper.to_array(bias).copy()
         values[0] += 1
         bias.CopyFrom(numpy_helper.from_array(values, bias.name))

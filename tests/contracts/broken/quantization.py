@@ -25,8 +25,9 @@ class LosesTheScales(StaticQuantization):
     def quantize(self, model: Path, out: Path, precision: str, validation: Validation) -> None:
         super().quantize(model, out, precision, validation)
         graph = onnx.load(out)
+        scales = {node.input[1] for node in graph.graph.node if node.op_type == "DequantizeLinear"}
         for tensor in graph.graph.initializer:
-            if tensor.name.endswith("_scale"):
+            if tensor.name in scales:
                 tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * 8, tensor.name))
         onnx.save(graph, out)
 
