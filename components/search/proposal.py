@@ -37,10 +37,7 @@ def propose(
     The randomness comes from (seed, number of trials so far, attempt), so that asking again gives the same answer and
     a candidate that was tried before is drawn anew. Raises `UsageError` for a space that does not fit the dataset.
     """
-    for package in config.get("plugins") or ():
-        allow(package)
-    space = build(config["space"])
-    _check_modality(space, config["space"], dataset)
+    space = _space_for(dataset, config)
     tried = {decision_of(candidate_of(trial)) for trial in history}
     for attempt in range(ATTEMPTS):
         trial = _ask(history, direction, build(config["strategy"]).sampler(seed_of(seed, len(history), attempt)))
@@ -49,6 +46,21 @@ def propose(
             trial.set_user_attr(CANDIDATE, candidate.to_json())
             return trial.study.get_trials(deepcopy=False)[-1]
     return None
+
+
+def prepare(dataset: DatasetVersion, config: JSON, *, emit: Any = None) -> None:
+    """Loads what suggestions need, and checks that space, strategy and dataset fit. Raises `UsageError`."""
+    _space_for(dataset, config)
+
+
+def _space_for(dataset: DatasetVersion, config: JSON) -> Any:
+    for package in config.get("plugins") or ():
+        allow(package)
+    space = build(config["space"])
+    _check_modality(space, config["space"], dataset)
+    if not hasattr(build(config["strategy"]), "sampler"):
+        raise UsageError(f"strategy {config['strategy']['_target_']} has no method `sampler`; see components/search/interface.py")
+    return space
 
 
 def seed_of(seed: int, number: int, attempt: int = 0) -> int:

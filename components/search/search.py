@@ -29,9 +29,9 @@ from components.errors import AthanorError, StageFailedError, UsageError
 from components.processes import Worker, WorkerBug, WorkerDied
 from components.search.evaluation import Assignment, evaluate_trial
 from components.search.failures import LIVES, explain, oom_kills, tally, was_killed
-from components.search.proposal import candidate_of, propose
+from components.search.proposal import candidate_of, prepare, propose
 from components.search.ranking import best_of
-from components.search.runner.process import Outcome, ProcessRunner
+from components.search.runner.process import Outcome, ProcessRunner, answer_of
 from components.search.study import Study
 from components.search.workers import count_workers
 from components.store import locked
@@ -40,8 +40,10 @@ from components.workspace import Workspace
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-LEAST_TRIAL_SECONDS = 5.0  # a smaller share of the time trains too little to compare candidates by
+LEAST_TRIAL_SECONDS = 3.0  # a smaller share of the time trains too little to compare candidates by
+STARTING_SECONDS = 0.5  # a trial's process needs about as much beside its training
 STOPPING_SECONDS = 0.5  # kept for killing what runs and writing down what was learned
+LAST_SHARE = 0.9  # a trial at the very end is given this much of what is left, so that it ends before it is killed
 OVERRUN = 1.25  # a trial is told its limit and fits itself into it; this much later, plus SLACK_SECONDS, it is killed
 SLACK_SECONDS = 5.0
 GRACE_SECONDS = 10.0  # added to the search's time while no trial at all is complete
@@ -55,9 +57,11 @@ def search(dataset: DatasetVersion, policy: AugmentationPolicy, config: JSON, wo
     completes, `UsageError` for settings that no trial can be run with, `TryAgainError` when the study cannot be written.
     """
     plan = Plan.of(dataset, policy, config, work.seed)
-    with _study_folder(work) as folder:
+    with _study_folder(work) as folder, _Asker(plan) as asker:
+        if not (folder / "study.db").exists():
+            asker.start()
         study = Study(folder, plan.name, plan.direction)
-        return _Search(plan, study, work).run()
+        return _Search(plan, study, work, asker).run()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,20 +114,21 @@ def _study_folder(work: Workspace) -> Iterator[Path]:
 class _Search:
     """One session of a study: what is known of its trials, and the processes that run the next ones."""
 
-    def __init__(self, plan: Plan, study: Study, work: Workspace) -> None:
-        self.plan, self.study, self.work = plan, study, work
+    def __init__(self, plan: Plan, study: Study, work: Workspace, asker: _Asker) -> None:
+        self.plan, self.study, self.work, self.asker = plan, study, work, asker
         self.suggested: dict[int, FrozenTrial] = {}
         self.results: dict[int, Trial] = {}
         self.waiting: list[int] = []
         self.lives: Counter[int] = Counter()
+        self.share: float | None = None
         self.exhausted = False
         self.oom_kills: dict[int, int] = {}
 
     def run(self) -> SearchResult:
         self._take_over()
-        with _Asker(self.plan) as asker, ProcessRunner(self._forward) as runner:
-            self.asker, self.runner = asker, runner
-            self.workers = self._count_workers()
+        self.workers = self._count_workers()
+        with ProcessRunner(self._forward) as runner:
+            self.runner = runner
             self._loop()
         return self._result()
 
@@ -226,19 +231,23 @@ class _Search:
         self.runner.submit(number, evaluate_trial, task, limit=hard)
 
     def _limit(self) -> float | None:
-        """Seconds for a trial that starts now: an equal share of what is left, the configured limit, or none."""
+        """Seconds for a trial that starts now: its share of the time, the configured limit, or none."""
         left = self._left()
         if left is None:
             return self.plan.trial_seconds
-        to_come = self.plan.num_trials - len(self.results)
-        share = max(left * self.workers / max(to_come, self.workers), LEAST_TRIAL_SECONDS)
-        return max(1.0, min(share, left - STOPPING_SECONDS, self.plan.trial_seconds or share))
+        self.share = self.share or self._share(left)
+        return max(1.0, min(self.share, LAST_SHARE * left - STARTING_SECONDS, self.plan.trial_seconds or self.share))
+
+    def _share(self, left: float) -> float:
+        """Equal shares, fixed when the first trial starts: candidates compare fairly if each had the same time."""
+        to_run = max(self.plan.num_trials - len(self.results), self.workers)
+        return max(left * self.workers / to_run - STARTING_SECONDS, LEAST_TRIAL_SECONDS)
 
     # ---- ends ----
 
     def _settle(self, outcome: Outcome) -> None:
         number = outcome.key
-        left_behind = self.study.trial_folder(number).read(candidate_of(self.suggested[number]))
+        left_behind = self.study.result(self.suggested[number])
         if left_behind:
             self._finish(left_behind)
         elif outcome.kind == "error" and isinstance(outcome.value, AthanorError) and not isinstance(outcome.value, StageFailedError):
@@ -279,6 +288,9 @@ class _Search:
         """Kills what runs. In the study these trials stay open: with more time they are run again."""
         for number in self.runner.running:
             seconds = self.runner.cancel(number)
+            if finished := self.study.result(self.suggested[number]):
+                self._finish(finished)
+                continue
             reason = f"the search's {self.work.seconds:.0f} s were used up before this trial had ended"
             candidate = candidate_of(self.suggested[number])
             trial = Trial(number=number, candidate=candidate, state="killed", cause="timeout", reason=reason, seconds=seconds)
@@ -314,32 +326,45 @@ class _Search:
 
 
 class _Asker:
-    """A worker that makes suggestions; it is replaced if it is killed, because a suggestion can be asked for again."""
+    """A worker that makes suggestions, started when first needed. If it is killed another one takes its place: a
+    suggestion can be asked for again."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.worker: Worker | None = None
+        self._worker: Worker | None = None
+        self._is_new = True
 
     def __enter__(self) -> _Asker:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.worker:
-            self.worker.kill()
+        if self._worker:
+            self._worker.kill()
+
+    def start(self) -> Worker:
+        """Begins to set the worker up; does not wait until it is."""
+        self._worker, self._is_new = Worker(), True
+        self._worker.submit(prepare, self.plan.dataset, self.plan.config)
+        return self._worker
 
     def ask(self, history: Sequence[FrozenTrial]) -> FrozenTrial | None:
         """The next trial, or None if the space holds nothing new. Raises `StageFailedError` if its process keeps dying."""
         for _ in range(LIVES):
-            self.worker = self.worker or Worker()
             try:
-                found: FrozenTrial | None = self.worker.call(
-                    propose, history, self.plan.dataset, self.plan.config, direction=self.plan.direction, seed=self.plan.seed
-                )
-                return found
+                return self._ask(self._worker or self.start(), history)
             except (WorkerDied, BrokenPipeError, ConnectionResetError) as error:
-                self.worker.kill()
-                self.worker, death = None, error
-        raise StageFailedError(f"the process that suggests candidates died {LIVES} times ({death})") from death
+                death = error
+                self.__exit__()
+                self._worker = None
+        raise StageFailedError(f"the process that suggests candidates died {LIVES} times ({death})")
+
+    def _ask(self, worker: Worker, history: Sequence[FrozenTrial]) -> FrozenTrial | None:
+        if self._is_new:
+            answer_of(worker)
+            self._is_new = False
+        worker.submit(propose, history, self.plan.dataset, self.plan.config, direction=self.plan.direction, seed=self.plan.seed)
+        found: FrozenTrial | None = answer_of(worker)
+        return found
 
 
 def describe(architecture: JSON) -> str:

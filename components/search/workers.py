@@ -1,4 +1,4 @@
-"""How many trials run at once: as many as asked for, or as many as were measured to get the most work done.
+"""How many trials run at once: as many as asked for, or as many as were measured not to slow each other down too much.
 
 Cores may be shared, throttled or hyper-threads of each other, so their number alone does not say it: a few training
 steps of a small network are run in one process, in two at once, and so on up to one per core.
@@ -18,11 +18,12 @@ from typing import Any
 from components.artifacts import JSON
 from components.errors import UsageError
 from components.processes import Worker
+from components.search.runner.process import answer_of
 from components.store import write_atomically
 
 MEASURING_SECONDS = 0.2
 ROUNDS = 2  # of each number the best round counts: what else the machine did for a moment is no property of it
-LOSS = 0.8  # more processes are preferred unless they get less than this share of the most work done
+LEAST_SPEED = 1 / 3  # each of several processes must run at this share of the speed of one alone
 
 
 def count_workers(asked: Any, num_trials: int, notes: Path, emit: Callable[..., Any]) -> int:
@@ -43,16 +44,20 @@ def count_workers(asked: Any, num_trials: int, notes: Path, emit: Callable[..., 
 
 
 def choose(rates: dict[int, float]) -> int:
-    """The most processes that get about as much done as any number does.
+    """The most processes of which each still runs at a fair speed.
 
-    >>> choose({1: 100.0, 2: 190.0, 4: 120.0})
-    2
+    The rule is lax on purpose: an idle core costs more trials than two processes that now and then share one.
+
+    >>> choose({1: 100.0, 2: 190.0, 4: 200.0, 8: 200.0})
+    4
     """
-    return max(count for count, rate in rates.items() if rate >= LOSS * max(rates.values()))
+    return max(count for count, rate in rates.items() if rate / count >= LEAST_SPEED * rates[1])
 
 
 def measure(cores: int) -> dict[int, float]:
-    """Training steps a second, all processes together, by number of processes: 1, 2, 4, ... and one per core."""
+    """Training steps a second, all processes together, by number of processes: 1, 2, 4, ... and one per core.
+
+    Of each number the best round counts."""
     counts = sorted({2**power for power in range(cores.bit_length()) if 2**power < cores} | {cores})
     with contextlib.ExitStack() as stack:
         workers = [stack.enter_context(Worker()) for _ in range(cores)]
@@ -63,18 +68,7 @@ def measure(cores: int) -> dict[int, float]:
 def _rate(workers: list[Worker]) -> float:
     for worker in workers:
         worker.submit(steps_per_second, MEASURING_SECONDS)
-    return sum(_answer(worker) for worker in workers)
-
-
-def _answer(worker: Worker) -> float:
-    while True:
-        message = worker.poll(1.0)
-        if message is None:
-            continue
-        kind, value = message
-        if kind == "result":
-            return float(value)
-        raise value
+    return sum(float(answer_of(worker)) for worker in workers)
 
 
 def steps_per_second(seconds: float, *, emit: Any = None) -> float:

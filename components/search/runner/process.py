@@ -104,3 +104,14 @@ class ProcessRunner:
             call.worker.close()
         else:
             call.worker.kill()
+
+
+def answer_of(worker: Worker) -> Any:
+    """What a worker's one pending call returns or raises; its events are dropped. Raises `WorkerDied`."""
+    while True:
+        kind, value = worker.poll(1.0) or ("nothing yet", None)
+        if kind == "result":
+            return value
+        if kind == "error":
+            assert isinstance(value, BaseException)
+            raise value

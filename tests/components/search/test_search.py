@@ -360,6 +360,29 @@ def test_result_left_by_a_process_that_died_before_it_answered_counts(dataset: D
     assert [row["number"] for row in standin.starts(tmp_path / "s")] == [0, 1, 2]
 
 
+def test_killed_asker_is_replaced_and_asked_again(dataset: DatasetVersion, tmp_path: Path) -> None:
+    """A kill of the process that makes suggestions changes none of them."""
+    whole = run(dataset, tmp_path / "whole", trials=3)
+    space = {"_target_": f"{standin.HERE}.SuicidalOnce", "mark": str(tmp_path / "mark")}
+    disturbed = run(dataset, tmp_path / "s", trials=3, space=space)
+    assert (tmp_path / "mark").exists()
+    assert [t.candidate.architecture for t in disturbed.trials] == [t.candidate.architecture for t in whole.trials]
+
+
+def test_suggestions_that_always_kill_their_process_fail_the_stage(dataset: DatasetVersion, tmp_path: Path) -> None:
+    """It is not asked for ever."""
+    with pytest.raises(StageFailedError, match=r"the process that suggests candidates died 3 times .*SIGKILL"):
+        run(dataset, tmp_path / "s", trials=3, space={"_target_": f"{standin.HERE}.SuicidalOnce", "mark": None})
+
+
+def test_study_that_is_finished_starts_no_process(dataset: DatasetVersion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where every result is there, the answer needs no worker."""
+    first = run(dataset, tmp_path / "s", trials=3)
+    monkeypatch.setattr("components.search.search.Worker", None)
+    monkeypatch.setattr("components.search.runner.process.Worker", None)
+    assert run(dataset, tmp_path / "s", trials=3) == first
+
+
 def test_all_trials_failing_ends_the_stage_with_the_reasons(dataset: DatasetVersion, tmp_path: Path) -> None:
     """`StageFailedError` (70) that counts causes; the same bug over and over is not tried to the end."""
     with pytest.raises(StageFailedError, match=r"none of 5 trials completed: 5 × bug \(ZeroDivisionError: division by zero\)") as caught:
