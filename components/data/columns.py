@@ -95,11 +95,11 @@ def _infer_column(table: Table, name: str, wishes: Wishes, found: _Findings) -> 
     elif name in wishes.numbers:
         found.numbers.append(name)
     elif name in wishes.categories or name in table.textual:
-        _as_text(name, counts, found, forced=name in wishes.categories)
+        _as_text(name, counts, num_missing, found, forced=name in wishes.categories)
     elif _are_numbers(table, name, counts, found):
         _as_number(name, cells, counts, num_missing, found)
     else:
-        _as_text(name, counts, found, forced=False)
+        _as_text(name, counts, num_missing, found, forced=False)
 
 
 def _are_numbers(table: Table, name: str, counts: Counter[str], found: _Findings) -> bool:
@@ -141,10 +141,12 @@ def _counts_rows(cells: Sequence[str]) -> bool:
     return all(cell == str(first + offset) for offset, cell in enumerate(cells))
 
 
-def _as_text(name: str, counts: Counter[str], found: _Findings, *, forced: bool) -> None:
+def _as_text(name: str, counts: Counter[str], num_missing: int, found: _Findings, *, forced: bool) -> None:
     layout = None if forced else date_format(list(counts))
     total = counts.total()
-    if layout is not None:
+    if len(counts) == 1 and not num_missing:
+        found.notes.append(f"column {name!r} left out: it is always {next(iter(counts))!r}")
+    elif layout is not None:
         found.dates[name] = layout
         found.notes.append(f"column {name!r} read as dates ({layout}); dataset.dates={{{name}: FORMAT}} overrides")
     elif not forced and total > FEW_ROWS and len(counts) > 0.9 * total:

@@ -129,8 +129,9 @@ class Csv:
         return self.target
 
     def _digests(self, table: Table, target: str) -> list[bytes]:
-        """A row's content is its cells but the target, by order of column name: a corrected label moves no row."""
-        kept = [table.columns[name] for name in sorted(table.names) if name != target and name not in self.drop]
+        """A row's content is its cells but the target, by order of column name and with one spelling per number: neither a
+        corrected label nor another program's way of writing 1.0 moves a row."""
+        kept = [_spelled_alike(table.columns[name]) for name in sorted(table.names) if name != target and name not in self.drop]
         if not kept:
             return [row_digest(b"")] * len(table)
         return [row_digest("\x1f".join(cells).encode()) for cells in zip(*kept, strict=True)]
@@ -142,6 +143,14 @@ class Csv:
             "encoding": self.form.encoding, "comment": self.form.comment, "na_values": [*self.na_values, *placeholders],
             "strip": self.form.strip, "dates": dict(dates),
         }  # fmt: skip
+
+
+def _spelled_alike(cells: Sequence[str]) -> list[str]:
+    from components.data.columns import number
+
+    values = {text: number(text) for text in set(cells)}
+    spelling = {text: text if value is None else repr(value) for text, value in values.items()}
+    return [spelling[text] for text in cells]
 
 
 def _file(value: str | None, what: str, option: str) -> Path:
