@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image
 
-MAX_PIXELS = 100_000_000  # an image that unpacks to more than this is refused before it is decoded
+MAX_PIXELS = 64_000_000  # an image that unpacks to more than this is refused before it is decoded
 MAX_FILE_BYTES = 256 * 2**20
 ORIENTATION = 0x0112  # the EXIF tag; 5 to 8 lie on their side
 GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "F")
@@ -118,12 +118,11 @@ def image_files(path: Path) -> Iterator[tuple[str, bytes]]:
     """Name and bytes of each image file below a folder or in an archive (in order of name), or of the one file."""
     if path.is_dir():
         for file in sorted(path.rglob("*")):
-            name = file.relative_to(path)
-            if file.is_file() and not is_noise(name.parts):
-                yield name.as_posix(), read_image_bytes(file)
+            relative = file.relative_to(path)
+            if file.is_file() and not is_noise(relative.parts):
+                yield relative.as_posix(), read_image_bytes(file)
     elif is_archive(path):
-        for name, content in members(path):
-            yield name, content
+        yield from members(path)
     else:
         yield path.name, read_image_bytes(path)
 

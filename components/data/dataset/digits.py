@@ -43,9 +43,8 @@ class Digits:
 
     def read(self) -> Reading:
         images_NCHW, labels = _parse(self.sources()["digits"])
-        test = stratified_test_rows(labels, TEST_SIZE, seed=0) if len(labels) > TEST_SIZE else []
         given = ["train"] * len(labels)
-        for row in test:
+        for row in stratified_test_rows(labels, TEST_SIZE, seed=0):
             given[row] = "test"
 
         def encode(training: np.ndarray) -> Encoded:
