@@ -20,6 +20,7 @@ Point = tuple[float, float]
 
 CHARACTER = 6.3  # mean width of a tick label's character, px
 GAP = 8.0  # between an axis and its labels, px
+LABEL = 18  # characters of a class name that a confusion matrix shows
 
 
 # ---- scales ---------------------------------------------------------------------------------------------------
@@ -243,9 +244,10 @@ def curves(label: str, lines: Sequence[Curve], *, x: str, y: str, log: bool = Fa
     plot = Plot(label, x_axis, Axis.over(y, [p[1] for p in drawn], log=log))
     for line in lines:
         plot.line(line.points, line.css, dashed=line.dashed)
-        shown = line.points[-1:] if len(line.points) > 60 else line.points
-        for px, py in shown:
-            plot.dot(px, py, line.css, f"{line.name}\n{x} {tick_text(px)}: {py:.4f}", radius=2.6)
+        # Many points would hide the line: they show when the reader points at them.
+        quiet = " quiet" if len(line.points) > 16 else ""
+        for px, py in line.points[:: max(1, len(line.points) // 200)]:
+            plot.dot(px, py, f"{line.css}{quiet}", f"{line.name}\n{x} {tick_text(px)}: {py:.4f}", radius=4.0 if quiet else 2.6)
     return plot.svg()
 
 
@@ -269,13 +271,14 @@ def history(label: str, trials: Sequence[TrialMark], *, y: str, maximize: bool, 
         if trial.value is not None and (not stairs or ((trial.value > stairs[-1][1]) == maximize and trial.value != stairs[-1][1])):
             stairs.append((trial.number, trial.value))
     plot.steps([(x, _clip(plot.y, y_)) for x, y_ in stairs], "faint", x_axis.high)
+    radius = 4.2 if len(trials) <= 60 else 2.8
     for trial in trials:
         if trial.value is None:
             plot.cross(trial.number, plot.y.low + (plot.y.high - plot.y.low) * 0.03, "bad", trial.tip)
         else:
             is_best = trial.number == best
             hollow = " hollow" if trial.state != "complete" else ""
-            plot.dot(trial.number, _clip(plot.y, trial.value), "hot" if is_best else f"c1{hollow}", trial.tip, 6.0 if is_best else 4.2)
+            plot.dot(trial.number, _clip(plot.y, trial.value), "hot" if is_best else f"c1{hollow}", trial.tip, 6.0 if is_best else radius)
     return plot.svg()
 
 
@@ -352,8 +355,8 @@ def confusion(label: str, counts: Sequence[Sequence[int]], classes: Sequence[str
     cell = max(7.0, min(46.0, 400.0 / size))
     longest = max(len(name) for name in classes)
     named = size <= 30
-    left = 26.0 + (min(longest, 14) * CHARACTER if named else 0)
-    foot = (min(longest, 14) * CHARACTER * 0.72 + 14 if longest > 3 else 16) if named else 4
+    left = 26.0 + (min(longest, LABEL) * CHARACTER if named else 0)
+    foot = (min(longest, LABEL) * CHARACTER * 0.72 + 14 if longest > 3 else 16) if named else 4
     parts = []
     for i, row in enumerate(counts):
         total = sum(row) or 1
@@ -363,8 +366,8 @@ def confusion(label: str, counts: Sequence[Sequence[int]], classes: Sequence[str
                 x, y, cell, value, value / total, i == j, f"true {classes[i]}, predicted {classes[j]}: {value} of {total}"
             )
         if named:
-            parts.append(_text(left - 6, 8 + (i + 0.5) * cell + 4, _cut(classes[i], 14), "tick", "end"))
-            parts.append(_under(left + (i + 0.5) * cell, 8 + size * cell + 14, _cut(classes[i], 14), longest > 3))
+            parts.append(_text(left - 6, 8 + (i + 0.5) * cell + 4, _cut(classes[i], LABEL), "tick", "end"))
+            parts.append(_under(left + (i + 0.5) * cell, 8 + size * cell + 14, _cut(classes[i], LABEL), longest > 3))
     width, height = left + size * cell + 10, 8 + size * cell + foot + 22
     parts.append(_text(left + size * cell / 2, height - 4, "predicted", "label", "middle"))
     middle = 8 + size * cell / 2

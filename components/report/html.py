@@ -2,7 +2,7 @@
 
 The page is one file that loads nothing (its content security policy forbids it), follows the reader's light or dark
 theme and works on a telephone and on paper. It is written for finished, failed and unfinished runs alike: what has
-no record has no section. `athanor report` writes it by hand; a run writes it at its end.
+no record has no section. A run writes it at its end; `athanor report` says where it is.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 from components.artifacts import JSON, EvaluationReport
 from components.report import findings, sections, words
 from components.report.findings import Records, Run
+from components.store import full_disk_says_so
 
 HERE = Path(__file__).parent
 
@@ -32,16 +33,18 @@ def write_report(
     """Writes the page (whole or not at all) and returns its path.
 
     `run` and `records` are described in `findings`; any record may be missing. `champion` is the report of the
-    version that was champion before this run: its figures are shown beside the new ones.
+    version that was champion before this run: its figures are shown beside the new ones. Raises `TryAgainError` when the
+    disk is full.
     """
     text = render(run=run, records=records, config=config, events=events, champion=champion)
-    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        unfinished.write_text(text, encoding="utf-8")
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with full_disk_says_so(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            unfinished.write_text(text, encoding="utf-8")
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
     return path
 
 

@@ -188,7 +188,7 @@ def _search_words(result: SearchResult) -> str:
     first = next((t for t in result.trials if t.number == 0), None)
     start = leaderboard.value_of(first, result.objective) if first else None
     if start is not None and value is not None and best.number != 0:
-        told += f" ({words.difference(value, start)} to trial 0)"
+        told += f" ({words.difference(value, start)} against trial 0)"
     ended: dict[str, int] = {}
     for trial in result.trials:
         if trial.state != "complete":
@@ -243,7 +243,9 @@ def _marks(result: SearchResult, rows: Sequence[leaderboard.Row]) -> list[charts
     return [charts.TrialMark(row["number"], row["value"], _tip(row, result.objective), row["state"]) for row in ordered]
 
 
-def _history(result: SearchResult, rows: Sequence[leaderboard.Row]) -> Markup:
+def _history(result: SearchResult, rows: Sequence[leaderboard.Row]) -> Markup | None:
+    if len(rows) < 2:
+        return None
     label = f"validation {words.metric(result.objective)} of each trial, with the best so far"
     maximize = result.direction == "maximize"
     return charts.history(label, _marks(result, rows), y=words.metric(result.objective), maximize=maximize, best=result.best_number)
@@ -356,7 +358,8 @@ def _objective(records: Records) -> str:
 def _network_words(model: TrainedModel) -> View:
     return {
         "parameters": f"{model.num_parameters:,}",
-        "epochs": f"{model.epochs:.4g}" + (" (cut by the time limit)" if model.truncated else ""),
+        "epochs": f"{model.epochs:.4g}",
+        "cut": "cut by the time limit" if model.truncated else "",
         "seconds": words.seconds(model.seconds),
         "architecture": words.settings(model.candidate.architecture),
         "hyper": words.settings(model.candidate.hyperparameters),
@@ -408,10 +411,10 @@ def deployables(records: Records, config: JSON) -> View | None:
     if report is None:
         return _exported_only(records)
     names = findings.metric_order({name for d in report.deployables for name in d.metrics}, report.objective)
-    shown = findings.deployables(report)
+    shown = [name for name in names if name in (report.objective, "log_loss", "r2")]
     return {
-        "names": [words.metric(name) for name in names],
-        "rows": [_deployable_view(d, names, d.model.name == report.chosen) for d in shown],
+        "names": [words.metric(name) for name in shown],
+        "rows": [_deployable_view(d, shown, d.model.name == report.chosen) for d in findings.deployables(report)],
         "choice": words.sentence(report.choice),
         "frontiers": _frontiers(report, config),
         "device": words.settings(report.device) if report.device else "",
@@ -432,6 +435,9 @@ def _deployable_view(deployable: Deployable, names: Sequence[str], chosen: bool)
         "model": model,
         "chosen": chosen,
         "metrics": [_cell(deployable, name) for name in names],
+        "others": [
+            (words.metric(name), _cell(deployable, name)) for name in findings.metric_order(deployable.metrics) if name not in names
+        ],
         "size": words.kibibytes(deployable.size_kb),
         "p50": words.milliseconds(deployable.latency_ms),
         "p95": words.milliseconds(deployable.latency_p95_ms),
@@ -624,7 +630,7 @@ def _data_steps(records: Records) -> list[View]:
     dataset = findings.dataset_of(records)
     if dataset is None:
         return []
-    source = words.settings({k: v for k, v in dataset.source.items() if k != "_target_" and v not in (None, [], "")})
+    source = words.settings({k: v for k, v in dataset.source.items() if k not in ("_target_", "name") and v not in (None, [], "")})
     return [_step("dataset", dataset.name, dataset.digest, source if source != words.NONE else "")]
 
 

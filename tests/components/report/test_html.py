@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import resource
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -12,6 +13,7 @@ from xml.etree import ElementTree
 import pytest
 
 from components.artifacts import StoredFile
+from components.errors import TryAgainError
 from components.report import findings
 from components.report.html import render, write_report
 from tests.components.report.runs import ReportedRun
@@ -191,6 +193,20 @@ def test_the_file_is_written_whole(digits: ReportedRun, tmp_path: Path) -> None:
         write_report(path, run=digits.run, records={"evaluate": object()}, config={})
     assert path.read_text(encoding="utf-8") == whole
     assert [p.name for p in path.parent.iterdir()] == ["report.html"]
+
+
+def test_a_full_disk_is_told_in_one_line(digits: ReportedRun, tmp_path: Path) -> None:
+    """No space: exit code 75, and the page that was there is untouched."""
+    path = tmp_path / "report.html"
+    path.write_text("old")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(TryAgainError, match="no space left"):
+            write_report(path, **digits.keywords())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("report.html", "old")]
 
 
 def test_the_report_imports_nothing_heavy() -> None:
