@@ -64,7 +64,7 @@ class Record:
     @classmethod
     def from_json(cls, data: Mapping[str, Any], base: Path | None = None) -> Self:
         """The inverse of `to_json`. Raises `ValueError` that names a missing or unknown field."""
-        known = _field_types(cls)
+        known = _field_types(cls)  # type: ignore[arg-type]
         unknown = set(data) - set(known)
         if unknown:
             raise ValueError(f"{cls.__name__} has no field {sorted(unknown)[0]!r}")

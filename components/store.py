@@ -103,6 +103,8 @@ class Store:
         """Makes the folders; safe to call again."""
         try:
             self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if self.home.stat().st_mode & 0o077 and self.home.owner() == Path("/proc/self").owner():
+                self.home.chmod(0o700)
             for folder in (self._temporary, self.home / "scratch", self.home / "locks"):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
@@ -177,7 +179,7 @@ class Store:
         shutil.rmtree(grave, ignore_errors=True)
 
     @contextlib.contextmanager
-    def single_flight(self, key: str, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
+    def single_flight(self, key: str, on_wait: Callable[[], object] | None = None) -> Iterator[None]:
         """Holds the key's lock; `on_wait` is called once if another process holds it, then this one waits."""
         with locked(self.home / "locks" / f"{key}.lock", on_wait):
             yield
@@ -221,7 +223,7 @@ def is_intact(folder: Path, *, every_byte: bool) -> bool:
     """Whether each file of the manifest is as published: by size, mtime and inode, or by sha256 where they differ or `every_byte`."""
     try:
         manifest = json.loads((folder / "manifest.json").read_text())
-        rows = manifest["files"]
+        rows: dict[str, list[Any]] = manifest["files"]
         if digest_of(rows) != manifest["digest"]:
             return False
         return all(_file_is_intact(folder / name, row, every_byte) for name, row in rows.items())
@@ -236,11 +238,11 @@ def _file_is_intact(file: Path, row: list[Any], every_byte: bool) -> bool:
         return False
     if not every_byte and stat.st_mtime_ns == mtime_ns and stat.st_ino == inode:
         return True
-    return digest_of_file(file) == sha256
+    return digest_of_file(file) == str(sha256)
 
 
 @contextlib.contextmanager
-def locked(path: Path, on_wait: Callable[[], None] | None = None, *, timeout: float | None = None) -> Iterator[None]:
+def locked(path: Path, on_wait: Callable[[], object] | None = None, *, timeout: float | None = None) -> Iterator[None]:
     """An exclusive flock on `path`. Raises `TryAgainError` when `timeout` (seconds) passes first."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with path.open("a+") as file:
@@ -248,7 +250,7 @@ def locked(path: Path, on_wait: Callable[[], None] | None = None, *, timeout: fl
         yield
 
 
-def _acquire(descriptor: int, path: Path, on_wait: Callable[[], None] | None, timeout: float | None) -> None:
+def _acquire(descriptor: int, path: Path, on_wait: Callable[[], object] | None, timeout: float | None) -> None:
     until = None if timeout is None else time.monotonic() + timeout
     told = False
     while True:
@@ -279,7 +281,9 @@ def full_disk_says_so(where: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in FULL_DISK:
-            raise TryAgainError(f"no space left to write below {where} ({error.strerror}); free some and run the same command again") from error
+            raise TryAgainError(
+                f"no space left to write below {where} ({error.strerror}); free some and run the same command again"
+            ) from error
         raise
 
 

@@ -12,9 +12,8 @@ from components.artifacts import JSON
 
 def run(overrides: list[str]) -> JSON:
     """Runs `experiment=ci` under the overrides; the document holds the Markdown and whether it was promoted."""
-    from components.report.markdown import ci_summary
-
     from components.registry import history
+    from components.report.markdown import ci_summary
     from flows import screen
     from flows.config import load
 

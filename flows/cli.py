@@ -208,6 +208,9 @@ def _synthesize(command: Command) -> tuple[str, dict[str, Any], dict[str, Any]]:
     from flows import screen
 
     screen.use(quiet=False)
+    from flows.run import begin
+
+    begin(time.monotonic() - (time.time() - command.started))
     from flows.launch import kindle
 
     kindle()
@@ -221,9 +224,12 @@ def _synthesize(command: Command) -> tuple[str, dict[str, Any], dict[str, Any]]:
 
 def _leave() -> int:
     """Ends the process without waiting for Prefect's client threads, whose own shutdown prints tracebacks."""
+    import multiprocessing.util
+
     from flows.reporting import deliver
 
     deliver()
+    multiprocessing.util._exit_function()  # type: ignore[attr-defined]  # gives semaphores back, which `_exit` alone would leak
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
@@ -355,16 +361,16 @@ def lineage(command: Command) -> int:
 
 def data(command: Command) -> int:
     """Pins data with DVC, pushes and pulls it."""
-    from components.data import pin
+    from components.data import pins
 
     action = command.noun(0, "add, push or pull")
     if action == "add":
-        found = pin.add(command.noun(1, "NAME and PATH"), Path(command.noun(2, "NAME and PATH")))
+        found: Any = pins.add(command.noun(1, "NAME and PATH"), Path(command.noun(2, "NAME and PATH")))
         command.no_more(3)
     elif action in ("push", "pull"):
         remote = command.option("remote")
         command.no_more(1)
-        found = pin.push(remote) if action == "push" else pin.pull(remote)
+        found = pins.push(remote=remote) if action == "push" else pins.pull()
     else:
         raise UnknownNameError("word after data", action, ["add", "push", "pull"])
     emit(command, {"action": action, "result": str(found)}, f"data {action}: {found}")

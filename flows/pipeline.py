@@ -14,9 +14,8 @@ import functools
 
 from components.artifacts import Decision
 from flows.config import load
-from flows.launch import Pipeline
 from flows.reporting import open_reported
-from flows.tasks import augment, distill, evaluate, export, promote, quantize, register, search, train, validate, version
+from flows.tasks import Pipeline, augment, distill, evaluate, export, promote, quantize, register, search, train, validate, version
 
 
 @functools.partial(Pipeline, name="synthesize")
@@ -37,4 +36,5 @@ def synthesize(overrides: list[str] | None = None) -> Decision:
         quantized = quantize(dataset, exported, config)
         report = evaluate(dataset, exported + quantized, config)  # what would be served, on ONNX Runtime
         registered = register(report, config)
-        return promote(registered, config)
+        decision: Decision = promote(registered, config)
+    return decision

@@ -28,7 +28,6 @@ def open_reported(config: Config) -> Iterator[JSON]:
     with Run.open(config, listeners=listeners(), on_wait=tell_waiting) as run:
         tracker = Tracker(run.id, model=config.model, params=config.values)
         run.journal.listeners += (tracker,)
-        run.mlflow_run = tracker
         try:
             yield config.values
         except KeyboardInterrupt:
@@ -73,9 +72,8 @@ def publish_artifacts(run: Run) -> None:
 
     if FlowRunContext.get() is None or not run.records:
         return
-    from components.report.markdown import summary
-
     from components.report.leaderboard import trial_rows
+    from components.report.markdown import summary
 
     create_markdown_artifact(summary(facts(run), run.records), key="summary", description=f"run {run.id}")
     if "search" in run.records:

@@ -35,6 +35,7 @@ from flows.stage import STAGES, Outcome, Stage, call_verb, drop, key_parts, with
 
 TAIL = ("export", "quantize", "evaluate", "register", "promote")
 FIRST_TAIL_SECONDS = 20.0  # what the tail of digits takes on two slow cores; measured afterwards
+_begun: float | None = None
 _current: contextvars.ContextVar[Run | None] = contextvars.ContextVar("run", default=None)
 
 
@@ -48,14 +49,15 @@ class Run:
         self.inline = False
         self.sources = SourceCache(home() / "code.json")
         self.timings = Timings(home() / "timings.json")
-        spent = self.journal.seconds_spent()
+        self.launch_seconds = _seconds_since_begun()
+        spent = self.journal.seconds_spent() + self.launch_seconds
         self.budget = Budget(
             config.budget, shares={s.name: s.elastic for s in STAGES.values() if s.elastic},
             reserve=self.timings.tail(config.model) if config.budget else 0.0, spent=spent,
         )  # fmt: skip
         self._worker: processes.Worker | None = None
         self._done: list[str] = []
-        self.started = time.time()
+        self.started = time.time() - self.launch_seconds
         self.records: dict[str, Any] = {}
         self.stages: dict[str, JSON] = {}
 
@@ -68,7 +70,10 @@ class Run:
         with locked(home() / "locks" / f"run-{config.identity[:16]}.lock", on_wait):
             store.sweep()
             run = cls(config, _folder_for(config), listeners)
-            run.journal.write("run.started", run=run.id, model=config.model, budget=config.budget, overrides=list(config.overrides))
+            run.journal.write(
+                "run.started", run=run.id, model=config.model, budget=config.budget, overrides=list(config.overrides),
+                launch_seconds=round(run.launch_seconds, 3), pid=os.getpid(),
+            )  # fmt: skip
             token = _current.set(run)
             try:
                 yield run
@@ -182,6 +187,19 @@ class Run:
         self.timings.learn(self.config.model, self.journal.events())
 
 
+def begin(at: float | None = None) -> None:
+    """Notes when this process began to work towards a run (monotonic seconds, now by default): its budget counts from there."""
+    global _begun
+    _begun = _begun or at or time.monotonic()
+
+
+def _seconds_since_begun() -> float:
+    global _begun
+    seconds = 0.0 if _begun is None else time.monotonic() - _begun
+    _begun = None
+    return seconds
+
+
 def current_or_detached() -> Run:
     """The run that is open in this context; in a flow of one's own, one without a budget that lasts as long as the process."""
     run = _current.get()
@@ -230,7 +248,8 @@ class Timings:
 
     def seconds(self, model: str, stage: str) -> float | None:
         """What the stage took last time for this model."""
-        return self.rows.get(model, {}).get(stage)
+        found: float | None = self.rows.get(model, {}).get(stage)
+        return found
 
     def tail(self, model: str) -> float:
         """Seconds to keep for the stages after the elastic ones: half more than was measured, or a first guess."""

@@ -7,12 +7,18 @@ the state `Cached`; what may pass (a lock, a killed worker) is tried again.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
-from prefect import Task
+from flows import server
+
+server.quiet()
+
+from prefect import Flow, Task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Completed
 
 from components.artifacts import (
@@ -29,11 +35,24 @@ from components.artifacts import (
     TrainedModel,
 )
 from components.errors import StageFailedError, TryAgainError
+from flows.launch import prepare
 from flows.run import current_or_detached
 from flows.stage import STAGES, candidate_of, require_fit, run_stage
 
 RETRIES = 2
 RETRY_DELAY_SECONDS = 1.0
+
+
+class Pipeline(Flow[..., Any]):
+    """A flow that finds or starts its server and workers before it begins. Its results stay out of Prefect's storage."""
+
+    def __init__(self, fn: Callable[..., Any], name: str) -> None:
+        super().__init__(fn=fn, name=name, persist_result=False, log_prints=False)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        prepare()
+        with temporary_settings({PREFECT_API_URL: os.environ["PREFECT_API_URL"]}):
+            return super().__call__(*args, **kwargs)
 
 
 class StageTask(Task[..., Any]):
