@@ -12,13 +12,13 @@ from components.artifacts import JSON
 
 def run(overrides: list[str]) -> JSON:
     """Runs `experiment=ci` under the overrides; the document holds the Markdown and whether it was promoted."""
-    from components.registry import history
+    from components.registry.champions import find_champion
     from components.report.markdown import ci_summary
     from flows import screen
     from flows.config import load
 
     words = ["experiment=ci", *overrides]
-    before = history.champion_metrics(load(words).model)
+    champion = find_champion(load(words).model)
     screen.use(quiet=False)
     from flows.launch import kindle
 
@@ -28,5 +28,5 @@ def run(overrides: list[str]) -> JSON:
 
     decision = synthesize(words)
     done = finished[-1]
-    markdown: Any = ci_summary(facts(done), done.records, before)
+    markdown: Any = ci_summary(facts(done), done.records, champion.report if champion else None)
     return {"run": done.id, "model": decision.model, "version": decision.version, "promoted": decision.promoted, "markdown": markdown}

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from components.artifacts import JSON
+from components.artifacts import JSON, EvaluationReport
 from flows.config import Config
 from flows.run import Run, git_revision, library_versions
 from flows.screen import listeners, tell_waiting
@@ -26,6 +26,7 @@ def open_reported(config: Config) -> Iterator[JSON]:
     from components.tracking import Tracker
 
     with Run.open(config, listeners=listeners(), on_wait=tell_waiting) as run:
+        run.champion_before = _champion_report(config.model)
         tracker = Tracker(run.id, model=config.model, params=config.values)
         run.journal.listeners += (tracker,)
         try:
@@ -49,10 +50,18 @@ def write(run: Run) -> Path:
     from components.report.html import write_report
 
     path = write_report(
-        run.folder / "report.html", run=facts(run), records=run.records, config=run.config.values, events=run.journal.events()
-    )
+        run.folder / "report.html", run=facts(run), records=run.records, config=run.config.values,
+        events=run.journal.events(), champion=run.champion_before,
+    )  # fmt: skip
     publish_artifacts(run)
     return path
+
+
+def _champion_report(model: str) -> EvaluationReport | None:
+    from components.registry.champions import find_champion
+
+    found = find_champion(model)
+    return found.report if found else None
 
 
 def facts(run: Run) -> JSON:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from components import processes
-from components.artifacts import JSON
+from components.artifacts import JSON, EvaluationReport
 from components.budget import Budget
 from components.errors import StageFailedError
 from components.fingerprint import ROOT, SourceCache, installed
@@ -60,6 +60,7 @@ class Run:
         self.started = time.time() - self.launch_seconds
         self.records: dict[str, Any] = {}
         self.stages: dict[str, JSON] = {}
+        self.champion_before: EvaluationReport | None = None
 
     @classmethod
     @contextlib.contextmanager
