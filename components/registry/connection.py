@@ -35,6 +35,14 @@ LOCK_SECONDS = 60.0
 """How long a registry operation waits for another one on the same model."""
 DATABASE_SECONDS = 10.0
 """How long a locked database is waited for before the user is told."""
+ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # seconds until the user is told; its own 7 take minutes
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # standard output is ours: with --json it is one document
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
 
 _connecting = threading.RLock()
 _clients: dict[tuple[str, str], MlflowClient] = {}
@@ -91,10 +99,9 @@ def connect() -> MlflowClient:
 
 
 def _settle_environment() -> None:
-    """Telemetry off and no unpickling, unless the user has said otherwise. Must precede the first import of MLflow."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("DO_NOT_TRACK", "true")
-    os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+    """MLflow's settings where the user made none. Must precede its first import."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
 
 
 def _quieten() -> None:

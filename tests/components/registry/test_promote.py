@@ -219,6 +219,7 @@ def _promote_many(home: str, versions_of: list[ModelVersion], rounds: int, out: 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_eight_processes_promote_at_once(home: Path, file_version: Callable[..., ModelVersion], tmp_path: Path) -> None:
     """8 processes, 25 promotions each: no error, and each decision begins where the one before it ended."""
     filed = [file_version(name) for name in ("good", "poor", "equal", "smaller")]
@@ -229,7 +230,7 @@ def test_eight_processes_promote_at_once(home: Path, file_version: Callable[...,
     for worker in workers:
         worker.start()
     for worker in workers:
-        worker.join(280)
+        worker.join(560)
     assert errors.empty(), errors.get()
     assert [worker.exitcode for worker in workers] == [0] * 8
     rows = history.decisions("digits")
