@@ -1,0 +1,1 @@
+"""From files to a dataset version: readers, digests, splits, arrays, DVC pins."""

@@ -1,0 +1,1 @@
+"""What would be served, measured on ONNX Runtime."""

@@ -1,0 +1,1 @@
+"""Networks as ONNX graphs with preprocessing inside, and the runtime that runs them."""

@@ -1,0 +1,1 @@
+"""Whether a dataset version is fit for training."""

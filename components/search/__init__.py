@@ -1,0 +1,1 @@
+"""What to try next, on which process, and which trial is best."""

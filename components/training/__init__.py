@@ -1,0 +1,1 @@
+"""A network trained on a dataset version, by Lightning, resumable."""

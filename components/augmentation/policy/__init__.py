@@ -1,0 +1,1 @@
+"""Augmentation policies: conf/augmentation names them."""

@@ -1,0 +1,1 @@
+"""How an INT8 twin is made: conf/quantization names them."""

@@ -1,0 +1,1 @@
+"""Which metrics are measured and how: conf/metrics names them."""

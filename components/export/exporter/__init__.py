@@ -1,0 +1,1 @@
+"""Exporters: conf/exporter names them."""

@@ -1,0 +1,1 @@
+"""Checks, one a flaw: conf/check names them."""

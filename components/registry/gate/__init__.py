@@ -1,0 +1,1 @@
+"""Gates, each one rule that a challenger must pass: conf/gate names them."""

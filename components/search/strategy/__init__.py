@@ -1,0 +1,1 @@
+"""Strategies, each a maker of Optuna samplers: conf/strategy names them."""
