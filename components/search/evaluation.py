@@ -5,6 +5,7 @@ The file comes first and the answer second, so that whoever is killed in between
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from components.artifacts import JSON, AugmentationPolicy, Candidate, DatasetVer
 from components.build import allow, resolve
 from components.search.ranking import without_nan
 from components.search.study import TrialFolder
+from components.store import FULL_DISK, full_disk_says_so
 
 Evaluator = Callable[..., Trial]
 
@@ -36,18 +38,27 @@ class Assignment:
 
 
 def evaluate_trial(task: Assignment, *, emit: Callable[..., None]) -> int:
-    """Runs the evaluator and leaves `result.json`; returns the trial's number. A trial that failed is a result as well."""
+    """Runs the evaluator and leaves `result.json`; returns the trial's number. A trial that failed is a result as well.
+
+    Raises `TryAgainError` when the disk is full, which says nothing about the candidate.
+    """
     place = TrialFolder(task.folder, task.study, task.number)
-    scratch = place.prepare(task.candidate)
+    with full_disk_says_so(task.folder):
+        trial = _evaluate(task, place.prepare(task.candidate), emit)
+        if trial.state == "failed" and (full := next((code for code in FULL_DISK if os.strerror(code) in trial.reason), None)):
+            raise OSError(full, os.strerror(full))
+        place.write(task.candidate, without_nan(trial, task.objective))
+    _tidy(place)
+    return task.number
+
+
+def _evaluate(task: Assignment, scratch: Path, emit: Callable[..., None]) -> Trial:
     started = time.monotonic()
     trial = _evaluator(task.config)(
         task.dataset, task.policy, task.candidate, task.config, task.number, scratch,
         seconds=task.seconds, rows=task.config["search"].get("rows"), emit=emit,
     )  # fmt: skip
-    trial = without_nan(trial, task.objective)
-    place.write(task.candidate, trial.replace(seconds=trial.seconds or time.monotonic() - started))
-    _tidy(place)
-    return task.number
+    return trial.replace(seconds=trial.seconds or time.monotonic() - started)
 
 
 def _tidy(place: TrialFolder) -> None:

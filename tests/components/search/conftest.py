@@ -15,8 +15,10 @@ from tests.components.search import standin
 
 @pytest.fixture(scope="module")
 def light_workers() -> Iterator[None]:
-    """A forkserver of this module's own; the next module's is started anew with the full list."""
-    forkserver._forkserver._stop()
+    """A forkserver of this module's own, unless one runs already: that one is used and left alone."""
+    if forkserver._forkserver._forkserver_pid is not None:
+        yield
+        return
     kept = processes.PRELOAD
     processes.PRELOAD = ["components.lifeline", "numpy", "optuna", "components.search.evaluation", standin.HERE]
     yield

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import time
 from pathlib import Path
@@ -223,6 +224,18 @@ def counts_on_its_folder(*args: Any, **kwargs: Any) -> Trial:
     if number == 1 and not resumed:
         os.kill(os.getpid(), signal.SIGKILL)
     return fit_curve(*args, **kwargs)
+
+
+def fills_the_disk(*args: Any, **kwargs: Any) -> Trial:
+    """Its checkpoint does not fit: it raises, or with a limit of rows calls it a failure of the candidate."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, resource.RLIM_INFINITY))
+    try:
+        (args[5] / "checkpoint").write_bytes(bytes(20_000))
+    except OSError as error:
+        if kwargs["rows"] is None:
+            raise
+        return fit_curve(*args, **kwargs).replace(state="failed", cause="bug", reason=f"OSError: {error}", values={})
+    raise AssertionError("the limit did not hold")
 
 
 def never_ends(*args: Any, **kwargs: Any) -> Trial:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import signal
 import sqlite3
@@ -20,6 +21,7 @@ import pytest
 
 from components.artifacts import DatasetVersion, SearchResult, Trial
 from components.errors import StageFailedError, TryAgainError, UsageError
+from components.processes import Worker, WorkerBug
 from components.search.proposal import decision_of
 from components.search.search import search
 from components.store import locked
@@ -396,10 +398,29 @@ def test_users_mistake_stops_the_search_at_once(dataset: DatasetVersion, tmp_pat
         run(dataset, tmp_path / "s", trials=40, evaluator=f"{standin.HERE}.never_fits")
 
 
+@pytest.mark.parametrize("rows", [None, 100])
+def test_full_disk_stops_the_search_and_is_held_against_no_candidate(dataset: DatasetVersion, tmp_path: Path, rows: int | None) -> None:
+    """`TryAgainError` (75) in one line; no trial is recorded as failed."""
+    with pytest.raises(TryAgainError, match=r"no space left to write below .*File too large.*run the same command again"):
+        run(dataset, tmp_path / "s", trials=3, rows=rows, evaluator=f"{standin.HERE}.fills_the_disk")
+    assert not list((tmp_path / "s").glob("trials/*/result.json"))
+
+
+def test_database_that_cannot_grow_is_one_line(dataset: DatasetVersion, tmp_path: Path) -> None:
+    """A full disk under the study: `TryAgainError` (75), and with room again the search runs."""
+    Worker().close()  # the forkserver must not start under the limit
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, hard))
+    try:
+        with pytest.raises(TryAgainError, match=r"study\.db cannot be used now \(.*\); run the same command again"):
+            run(dataset, tmp_path / "s", trials=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert len(run(dataset, tmp_path / "s", trials=1).trials) == 1
+
+
 def test_bug_in_a_space_is_reported_as_ours(dataset: DatasetVersion, tmp_path: Path) -> None:
     """A space that raises does so with its own traceback, not as a usage error."""
-    from components.processes import WorkerBug
-
     with pytest.raises(WorkerBug, match="KeyError"):
         run(dataset, tmp_path / "s", trials=2, space={"_target_": f"{standin.HERE}.BrokenSpace"})
 
@@ -462,9 +483,10 @@ def test_no_time_at_all_still_gives_one_trial(dataset: DatasetVersion, tmp_path:
 
 @pytest.fixture(autouse=True)
 def _no_process_is_left() -> Iterator[None]:
-    """Whatever a test does, its workers are gone afterwards (the forkserver and its resource tracker stay)."""
+    """Whatever a test does, its workers are gone afterwards (the first one starts the forkserver and a resource tracker)."""
+    before = set(descendants(os.getpid()))
     yield
     until = time.monotonic() + 3
-    while len(found := [pid for pid in descendants(os.getpid()) if alive(pid)]) > 2 and time.monotonic() < until:
+    while len(new := {pid for pid in descendants(os.getpid()) if alive(pid)} - before) > 2 and time.monotonic() < until:
         time.sleep(0.05)
-    assert len(found) <= 2, found
+    assert len(new) <= 2, new
