@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from components.errors import UnknownNameError, UsageError
 
-Array = NDArray[np.floating] | NDArray[np.integer]
+Array = NDArray[Any]
 
 # Probabilities leave the graph as float32: below its epsilon a zero is a rounding, not a certainty.
 SMALLEST_PROBABILITY = float(np.finfo(np.float32).eps)

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from components.artifacts import JSON, DatasetVersion, ExportedModel
 from components.build import build
 from components.workspace import Workspace
 
+if TYPE_CHECKING:
+    from components.compression.validation import Method, Validation
+
 
 def quantize(dataset: DatasetVersion, exported: tuple[ExportedModel, ...], config: JSON, work: Workspace) -> tuple[ExportedModel, ...]:
     """One graph per exported one and precision that the method offers. Reads `config["quantization"]` and `config["metrics"]`."""
-    method = build(config["quantization"])
+    method: Method = build(config["quantization"])
     if not method.precisions:
         return ()
     from components import metrics
@@ -28,7 +31,7 @@ def quantize(dataset: DatasetVersion, exported: tuple[ExportedModel, ...], confi
     return tuple(_quantize_one(model, method, precision, validation, work) for model in exported for precision in method.precisions)
 
 
-def _quantize_one(model: ExportedModel, method: Any, precision: str, validation: Any, work: Workspace) -> ExportedModel:
+def _quantize_one(model: ExportedModel, method: Method, precision: str, validation: Validation, work: Workspace) -> ExportedModel:
     started = time.monotonic()
     name = f"{model.name.rpartition('-')[0]}-{precision}"
     path = work.out / f"{name}.onnx"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from components.artifacts import JSON, DatasetVersion, Deployable, Estimate, EvaluationReport, ExportedModel, StoredFile
 from components.build import build
@@ -19,6 +19,18 @@ if TYPE_CHECKING:
     from components.export.runtime import Session
 
 
+class Metrics(Protocol):
+    """The interface of the family: what a report says of outputs and targets."""
+
+    objective: str | None
+
+    def estimates(self, outputs: NDArray, targets: NDArray, task: str, seed: int = 0) -> dict[str, Estimate]:
+        """Values with their intervals by name, the objective among them; equal seeds give equal intervals."""
+
+    def figures(self, outputs: NDArray, targets: NDArray, task: str) -> JSON:
+        """What the report draws."""
+
+
 def evaluate(dataset: DatasetVersion, exported: tuple[ExportedModel, ...], config: JSON, work: Workspace) -> EvaluationReport:
     """Every deployable on validation, the chosen one on test. Reads `config["metrics"]` and `config["selection"]`.
 
@@ -28,20 +40,20 @@ def evaluate(dataset: DatasetVersion, exported: tuple[ExportedModel, ...], confi
     from components.evaluation.selection import choose
     from components.export.runtime import Session
 
-    standard = build(config["metrics"])
-    objective = metrics.objective(standard.objective, dataset.task)
+    judge: Metrics = build(config["metrics"])
+    objective = metrics.objective(judge.objective, dataset.task)
     sessions = {model.name: Session(model.file.path) for model in exported}
-    deployables = _on_validation(dataset, exported, sessions, standard, work)
+    deployables = _on_validation(dataset, exported, sessions, judge, work)
     chosen, words = choose(deployables, objective, float(config["selection"]["tolerance"]))
     work.emit("chosen", name=chosen.model.name, words=words)
     return EvaluationReport(
         dataset=dataset, objective=objective, direction=metrics.direction(objective), deployables=deployables, chosen=chosen.model.name,
-        choice=words, device=_device(), **_on_test(dataset, sessions[chosen.model.name], standard, work),
+        choice=words, device=_device(), **_on_test(dataset, sessions[chosen.model.name], judge, work),
     )  # fmt: skip
 
 
 def _on_validation(
-    dataset: DatasetVersion, exported: tuple[ExportedModel, ...], sessions: dict[str, Session], standard: Any, work: Workspace
+    dataset: DatasetVersion, exported: tuple[ExportedModel, ...], sessions: dict[str, Session], judge: Metrics, work: Workspace
 ) -> tuple[Deployable, ...]:
     from components.export.runtime import latencies
 
@@ -51,7 +63,7 @@ def _on_validation(
     for model in exported:
         started = time.monotonic()
         outputs = sessions[model.name].run_in_batches(rows)
-        estimates = standard.estimates(outputs, targets, dataset.task, seed=work.seed)
+        estimates = judge.estimates(outputs, targets, dataset.task, seed=work.seed)
         found.append(_deployable(model, estimates, timed[model.name]))
         work.emit("evaluated", name=model.name, metrics={name: estimate.value for name, estimate in estimates.items()},
                   size_kb=found[-1].size_kb, latency_ms=found[-1].latency_ms, seconds=time.monotonic() - started)  # fmt: skip
@@ -65,7 +77,7 @@ def _deployable(model: ExportedModel, estimates: dict[str, Estimate], timed_ms: 
     return Deployable(model=model, metrics=estimates, size_kb=model.file.size / 1024, latency_ms=p50, latency_p95_ms=p95)
 
 
-def _on_test(dataset: DatasetVersion, session: Session, standard: Any, work: Workspace) -> dict[str, Any]:
+def _on_test(dataset: DatasetVersion, session: Session, judge: Metrics, work: Workspace) -> dict[str, Any]:
     """The report's fields that come from the test split."""
     import numpy as np
 
@@ -78,11 +90,11 @@ def _on_test(dataset: DatasetVersion, session: Session, standard: Any, work: Wor
     guess = baseline(np.asarray(load_target(dataset, "train")), len(targets), len(dataset.classes))
     guessed = {name: metrics.compute(name, guess, targets) for name in metrics.names(dataset.task)}
     return {
-        "test": standard.estimates(outputs, targets, dataset.task, seed=work.seed),
+        "test": judge.estimates(outputs, targets, dataset.task, seed=work.seed),
         "baseline": {name: value for name, value in guessed.items() if not np.isnan(value)},
         "predictions": _save(work.out / "predictions.npy", outputs),
         "targets": _save(work.out / "targets.npy", targets),
-        "figures": standard.figures(outputs, targets, dataset.task),
+        "figures": judge.figures(outputs, targets, dataset.task),
     }
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from components.artifacts import JSON, DatasetVersion, ExportedModel, StoredFile, TrainedModel
 from components.build import build
@@ -19,6 +19,15 @@ if TYPE_CHECKING:
     from torch import nn
 
     from components.export.parity import Origin
+
+
+class Exporter(Protocol):
+    """The interface of the family; `tolerance` is the largest difference from the network that parity forgives."""
+
+    tolerance: float
+
+    def export(self, network: nn.Module, dataset: DatasetVersion, path: Path) -> None:
+        """Writes one self-contained file that answers as `Served` does and says its spec in the metadata."""
 
 
 def export(dataset: DatasetVersion, models: tuple[TrainedModel, ...], config: JSON, work: Workspace) -> tuple[ExportedModel, ...]:
@@ -44,7 +53,7 @@ def as_origin(network: nn.Module, dataset: DatasetVersion) -> Origin:
     return answer
 
 
-def _export_one(dataset: DatasetVersion, model: TrainedModel, name: str, exporter: Any, work: Workspace) -> ExportedModel:
+def _export_one(dataset: DatasetVersion, model: TrainedModel, name: str, exporter: Exporter, work: Workspace) -> ExportedModel:
     from components.export.parity import parity, require_parity
     from components.export.runtime import Session
     from components.models.network import load_network, num_parameters

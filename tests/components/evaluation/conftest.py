@@ -13,7 +13,7 @@ from components.export.export import export
 from components.workspace import Workspace
 from tests.components.export.models import digits, fitted, mixed_table
 
-CASES = ("digits", "table-classification", "table-regression")
+CASES = ("digits", "table-regression")
 CONFIG = {
     "exporter": {"_target_": "components.export.exporter.onnx.OnnxExporter"},
     "quantization": {"_target_": "components.compression.quantization.static.StaticQuantization"},

@@ -98,7 +98,7 @@ def test_the_test_split_is_read_for_the_chosen_model_only(case: Case, tmp_path: 
     assert other.test["accuracy"].value < 0.3 < report.test["accuracy"].value
 
 
-@pytest.mark.parametrize("case", ["table-classification"], indirect=True)
+@pytest.mark.parametrize("case", ["digits"], indirect=True)
 def test_another_objective_decides(case: Case, tmp_path: Path) -> None:
     report = _report(case, tmp_path, metrics={**CONFIG["metrics"], "objective": "log_loss"})
     assert (report.objective, report.direction) == ("log_loss", "minimize")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,7 @@ from components.artifacts import DatasetVersion, ExportedModel, StoredFile, Trai
 from components.data.arrays import load_inputs
 from components.errors import DataError, StageFailedError
 from components.export.export import as_origin, export
-from components.export.parity import difference, parity
+from components.export.parity import difference, parity, require_parity
 from components.export.runtime import Session, batches, feeds, latencies
 from components.export.spec import spec_of
 from components.models.network import load_network
@@ -78,6 +81,7 @@ def test_inputs_are_named_and_typed_as_the_datasets_fields(case: Case) -> None:
     assert exported.outputs[0]["name"] == ("probabilities" if dataset.task == "classification" else "value")
 
 
+@pytest.mark.parametrize("case", ["digits", "table-classification"], indirect=True)
 def test_the_same_weights_give_the_same_bytes_and_tell_no_places(case: Case, tmp_path: Path) -> None:
     dataset, model, exported = case
     again = export(dataset, (model,), CONFIG, Workspace(out=tmp_path / "again"))[0]
@@ -167,3 +171,37 @@ def test_latencies_are_taken_in_turns_and_are_positive(case: Case) -> None:
     first, second = latencies(sessions, feeds(dataset, load_inputs(dataset, "validation")), seconds=0.02)
     assert len(first) == len(second) >= 50
     assert first.min() > 0
+
+
+@pytest.mark.parametrize(("mean", "found", "passes"), [(0.0, 9e-5, True), (0.0, 2e-4, False), (2000.0, 5e-4, True), (2000.0, 2e-3, False)])
+def test_parity_of_values_is_a_share_of_their_spread(mean: float, found: float, passes: bool) -> None:
+    """A target far from zero loosens the bound by its rounding, no more. The spread here is 1."""
+    dataset = DatasetVersion(
+        name="years", digest="", modality="table", task="regression", inputs=(), target="year", classes=(), splits={}, files={}, source={},
+        target_mean=mean,
+    )  # fmt: skip
+    if passes:
+        require_parity("graph", {"1": 0.0, "7": found}, 1e-4, dataset)
+    else:
+        with pytest.raises(StageFailedError, match="at batch size 7"):
+            require_parity("graph", {"1": 0.0, "7": found}, 1e-4, dataset)
+
+
+@pytest.mark.slow
+@only_digits
+def test_another_process_writes_the_same_bytes(case: Case, tmp_path: Path) -> None:
+    """Names in the graph must not hang on what was exported before or on the order of a set."""
+    dataset, model, exported = case
+    (tmp_path / "records.json").write_text(json.dumps([dataset.to_json(), model.to_json()]))
+    code = (
+        "import json, sys; from pathlib import Path; import tests.components.export.models\n"
+        "from components.artifacts import DatasetVersion, TrainedModel; from components.export.export import export\n"
+        "from components.workspace import Workspace\n"
+        "folder = Path(sys.argv[1]); dataset, model = json.loads((folder / 'records.json').read_text())\n"
+        "dataset, model = DatasetVersion.from_json(dataset), TrainedModel.from_json(model)\n"
+        f"print(export(dataset, (model,), {CONFIG!r}, Workspace(out=folder / 'out'))[0].file.sha256)"
+    )
+    environment = {**os.environ, "PYTHONHASHSEED": "12345"}
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.strip() == exported.file.sha256
+    assert done.stderr == ""
