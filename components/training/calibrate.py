@@ -1,4 +1,4 @@
-"""Which memory layout and thread count are fastest for a network here: measured in a few steps, then written down.
+"""Which memory layout, precision and thread count are fastest for a network here: measured in a few steps, then written down.
 
 Bit-identity holds for one choice only, so a resumed or reproduced training uses what was written and never measures again.
 """
@@ -19,61 +19,83 @@ from components.errors import UnknownNameError
 from components.store import write_atomically
 
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
-# A layout must be this much faster than plain contiguous to be chosen: noise must not decide.
-CLEARLY = 0.9
+# bf16: convolutions and products in bfloat16, weights and the rest in float32 (autocast).
+PRECISIONS = ("fp32", "bf16")
+PLAIN: JSON = {"threads": 1, "memory_format": "contiguous", "precision": "fp32"}
+# A choice must be this much faster than what is simpler: noise must not decide.
+CLEARLY = 0.85
 
 
 def calibrate(network: nn.Module, inputs: Sequence[Tensor], *, threads: Sequence[int] = (1,), steps: int = 3) -> JSON:
-    """The fastest of layouts and thread counts for a training step on `inputs`: `{"threads": n, "memory_format": name}`.
+    """The fastest numerics for a training step on `inputs`: `{"threads": n, "memory_format": name, "precision": name}`.
 
-    The network is measured on copies and left as it is; a network without convolutions has no layout to choose.
+    The network is measured on copies and left as it is. A network without convolutions has only its threads to choose.
     """
-    formats = ["contiguous", "channels_last"] if any(isinstance(m, nn.Conv2d) for m in network.modules()) else ["contiguous"]
-    choices = [(count, name) for count in threads for name in formats]
-    if len(choices) == 1:
-        return {"threads": choices[0][0], "memory_format": choices[0][1]}
+    chosen = {**PLAIN, "threads": threads[0]}
+    options: dict[str, Sequence[object]] = {"threads": threads}
+    if any(isinstance(module, nn.Conv2d) for module in network.modules()):
+        options |= {"memory_format": list(FORMATS), "precision": PRECISIONS}
+    if all(len(values) == 1 for values in options.values()):
+        return chosen
     before = torch.get_num_threads()
     try:
         with torch.random.fork_rng(devices=[]):
-            seconds = {choice: _step_seconds(network, inputs, *choice, steps) for choice in choices}
+            return _fastest(network, inputs, chosen, options, steps)
     finally:
         torch.set_num_threads(before)
-    fastest = min(seconds, key=lambda choice: seconds[choice])
-    plain = choices[0]
-    chosen = fastest if seconds[fastest] < CLEARLY * seconds[plain] else plain
-    return {"threads": chosen[0], "memory_format": chosen[1]}
+
+
+def _fastest(network: nn.Module, inputs: Sequence[Tensor], chosen: JSON, options: dict[str, Sequence[object]], steps: int) -> JSON:
+    """One choice after another, each kept if clearly faster than the best so far."""
+    best = _step_seconds(network, inputs, chosen, steps)
+    for name, values in options.items():
+        for value in values:
+            if value == chosen[name]:
+                continue
+            seconds = _step_seconds(network, inputs, {**chosen, name: value}, steps)
+            if seconds < CLEARLY * best:
+                chosen, best = {**chosen, name: value}, seconds
+    return chosen
 
 
 def settle(network: nn.Module, inputs: Sequence[Tensor], written: JSON, training: JSON, scratch: Path | None) -> JSON:
     """The numerics to train with: the candidate's own if `written`, those an earlier session measured, or measured now.
 
-    `training.memory_format` and `training.threads` other than `auto` are taken as they are.
+    `training.threads`, `training.memory_format` and `training.precision` other than `auto` are taken as they are.
     """
     if written:
         return written
-    memory_format, threads = training.get("memory_format", "auto"), training.get("threads", 1)
-    if memory_format != "auto" and memory_format not in FORMATS:
-        raise UnknownNameError("training.memory_format", str(memory_format), ["auto", *FORMATS])
-    if memory_format != "auto" and threads != "auto":
-        return {"threads": int(threads), "memory_format": memory_format}
+    fixed = _fixed(training)
+    if len(fixed) == len(PLAIN):
+        return fixed
     kept = scratch / "numerics.json" if scratch else None
     if kept and kept.exists():
         return json.loads(kept.read_text())
-    counts = sorted({1, torch.get_num_threads()}) if threads == "auto" else [int(threads)]
-    numerics = calibrate(network, inputs, threads=counts)
-    if memory_format != "auto":
-        numerics["memory_format"] = memory_format
+    counts = [fixed["threads"]] if "threads" in fixed else sorted({1, torch.get_num_threads()})
+    numerics = {**calibrate(network, inputs, threads=counts), **fixed}
     if kept:
         write_atomically(kept, json.dumps(numerics))
     return numerics
 
 
-def _step_seconds(network: nn.Module, inputs: Sequence[Tensor], threads: int, memory_format: str, steps: int) -> float:
-    torch.set_num_threads(threads)
-    trial = copy.deepcopy(network).to(memory_format=FORMATS[memory_format]).train()
+def _fixed(training: JSON) -> JSON:
+    """The settings that leave nothing to measure. Raises `UnknownNameError` for a layout or precision that does not exist."""
+    settings = {"threads": training.get("threads", 1), **{name: training.get(name, "auto") for name in ("memory_format", "precision")}}
+    for name, known in (("memory_format", tuple(FORMATS)), ("precision", PRECISIONS)):
+        if settings[name] not in ("auto", *known):
+            raise UnknownNameError(f"training.{name}", str(settings[name]), ["auto", *known])
+    fixed = {name: value for name, value in settings.items() if value != "auto"}
+    return {**fixed, "threads": int(fixed["threads"])} if "threads" in fixed else fixed
+
+
+def _step_seconds(network: nn.Module, inputs: Sequence[Tensor], numerics: JSON, steps: int) -> float:
+    torch.set_num_threads(numerics["threads"])
+    trial = copy.deepcopy(network).to(memory_format=FORMATS[numerics["memory_format"]]).train()
     best = float("inf")
     for _ in range(steps + 1):
         started = time.perf_counter()
-        trial(*inputs).square().mean().backward()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=numerics["precision"] == "bf16"):
+            loss = trial(*inputs).float().square().mean()
+        loss.backward()
         best = min(best, time.perf_counter() - started)
     return best

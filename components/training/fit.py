@@ -16,20 +16,23 @@ from typing import Any
 
 import lightning
 import torch
+from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor, nn
 
 from components.artifacts import JSON, DatasetVersion
 from components.build import build
 from components.errors import UnknownNameError, UsageError
 from components.training.batches import BatchLoader, load_rows
-from components.training.calibrate import FORMATS
+from components.training.calibrate import FORMATS, PLAIN
 from components.training.checkpoint import SafeCheckpointIO, read_checkpoint
 from components.training.learner import Learner
 from components.training.schedule import Progress
 
 # An epoch shorter than this shares its checkpoint with the next: a kill loses at most this much and one epoch.
 CHECKPOINT_SECONDS = 1.0
-GRADIENT_CLIP = 2.0
+# What Lightning calls them.
+PRECISION_OF: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed"}
+DEFAULTS: JSON = {"clip": 1.0, "ema": 0.99, "accelerator": "cpu"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +64,7 @@ def fit(
     rows: int | None = None,
     seconds: float | None = None,
     numerics: JSON | None = None,
-    clip: float = GRADIENT_CLIP,
-    accelerator: str = "cpu",
+    training: JSON | None = None,
     teacher: nn.Module | None = None,
     distiller: Callable[..., Tensor] | None = None,
     scratch: Path | None = None,
@@ -72,11 +74,13 @@ def fit(
 
     The schedule completes within `seconds` if they are given, else over `epochs`; without `seconds` the result is a
     function of the arguments, bit for bit. With `scratch` it resumes from the last checkpoint there. Raises
-    `DivergedError` when the loss is not finite.
+    `DivergedError` when the loss is not finite. `training` may hold `clip` (largest gradient norm, 0: none), `ema`
+    (decay of the averaged weights, 0: none) and `accelerator`.
     """
+    training = _checked({**DEFAULTS, **(training or {})})
     if epochs < 1:
         raise UsageError(f"training needs at least 1 epoch, got {epochs}")
-    numerics = numerics or {"threads": 1, "memory_format": "contiguous"}
+    numerics = {**PLAIN, **(numerics or {})}
     train, validation = load_rows(dataset, "train", limit=rows, seed=seed), load_rows(dataset, "validation")
     batch_size = int(hyperparameters["batch_size"])
     loader = BatchLoader(train, batch_size, seed, lambda: learner.current_epoch)
@@ -86,10 +90,19 @@ def fit(
         network, dataset, optimizer=optimizer_of(hyperparameters, optimizers), learning_rate=hyperparameters["learning_rate"],
         label_smoothing=hyperparameters.get("label_smoothing", 0.0), policy=policy,
         strength=hyperparameters.get("augmentation_strength", 0.0), validation=validation, objective=objective, progress=progress,
-        epochs=epochs, train_rows=len(train), seed=seed, clip=clip, emit=emit, teacher=teacher, distiller=distiller,
+        epochs=epochs, train_rows=len(train), seed=seed, clip=float(training["clip"]), ema=float(training["ema"]), emit=emit,
+        teacher=teacher, distiller=distiller,
     )  # fmt: skip
-    _run(learner, loader, epochs, scratch, int(numerics["threads"]), accelerator)
+    _run(learner, loader, epochs, scratch, numerics, str(training["accelerator"]))
     return _result(learner, loader)
+
+
+def _checked(training: JSON) -> JSON:
+    if not 0 <= float(training["ema"]) < 1:
+        raise UsageError(f"training.ema is a decay in 0..1 (1 excluded; 0: none), got {training['ema']}")
+    if float(training["clip"]) < 0:
+        raise UsageError(f"training.clip is a gradient norm (0: none), got {training['clip']}")
+    return training
 
 
 def optimizer_of(hyperparameters: JSON, optimizers: Mapping[str, JSON]) -> Callable[[list[JSON]], torch.optim.Optimizer]:
@@ -102,7 +115,7 @@ def optimizer_of(hyperparameters: JSON, optimizers: Mapping[str, JSON]) -> Calla
     return lambda groups: partial(groups, lr=hyperparameters["learning_rate"], weight_decay=hyperparameters["weight_decay"])
 
 
-def _run(learner: Learner, loader: BatchLoader, epochs: int, scratch: Path | None, threads: int, accelerator: str) -> None:
+def _run(learner: Learner, loader: BatchLoader, epochs: int, scratch: Path | None, numerics: JSON, accelerator: str) -> None:
     checkpoint = scratch / "last.ckpt" if scratch else None
     resumed = _readable(checkpoint)
     if resumed:
@@ -111,20 +124,20 @@ def _run(learner: Learner, loader: BatchLoader, epochs: int, scratch: Path | Non
             learner.on_load_checkpoint(kept)
             return
     before = torch.get_num_threads()
-    torch.set_num_threads(threads)
+    torch.set_num_threads(numerics["threads"])
     try:
         with _quiet(), torch.random.fork_rng(devices=[]):
-            trainer = _trainer(epochs, accelerator, [SaveAtEpochEnds(checkpoint)] if checkpoint else [])
+            trainer = _trainer(epochs, accelerator, numerics["precision"], [SaveAtEpochEnds(checkpoint)] if checkpoint else [])
             trainer.fit(learner, train_dataloaders=loader, ckpt_path=resumed)
     finally:
         torch.set_num_threads(before)
 
 
-def _trainer(epochs: int, accelerator: str, callbacks: list[lightning.Callback]) -> lightning.Trainer:
+def _trainer(epochs: int, accelerator: str, precision: str, callbacks: list[lightning.Callback]) -> lightning.Trainer:
     return lightning.Trainer(
-        max_epochs=epochs, min_epochs=0, accelerator=accelerator, devices=1, logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0, limit_val_batches=0,
-        callbacks=callbacks, plugins=[SafeCheckpointIO()],
+        max_epochs=epochs, min_epochs=0, accelerator=accelerator, devices=1, precision=PRECISION_OF[precision], logger=False,
+        enable_checkpointing=bool(callbacks), enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
+        limit_val_batches=0, callbacks=callbacks, plugins=[SafeCheckpointIO()],
     )  # fmt: skip
 
 
@@ -139,8 +152,11 @@ def _readable(checkpoint: Path | None) -> Path | None:
     return checkpoint
 
 
-class SaveAtEpochEnds(lightning.Callback):
-    """Saves a checkpoint when an epoch ends, unless the last one is too young; always after the last epoch."""
+class SaveAtEpochEnds(Checkpoint):
+    """Saves a checkpoint when an epoch ends, unless the last one is too young; always after the last epoch.
+
+    Being a `Checkpoint`, it is called after the learner's own hook, so that what is saved has been judged.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path, self._saved_at = path, 0.0

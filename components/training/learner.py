@@ -23,7 +23,7 @@ from components.training.batches import Rows, seed_of
 from components.training.failure import DivergedError
 from components.training.schedule import Progress, rate
 
-# Averaged weights span about the last twentieth of the steps taken so far.
+# Averaged weights span about the last twentieth of the steps taken so far, at most 1 / (1 - ema) of them.
 AVERAGED_SHARE = 0.05
 VALIDATION_BATCH = 512
 # A validation pass may cost this share of the training between two of them (a training step costs about 3 forward passes).
@@ -50,6 +50,7 @@ class Learner(lightning.LightningModule):
         train_rows: int,
         seed: int,
         clip: float,
+        ema: float,
         emit: Callable[..., Any],
         teacher: nn.Module | None = None,
         distiller: Callable[..., Tensor] | None = None,
@@ -67,12 +68,20 @@ class Learner(lightning.LightningModule):
         self.best_metrics: dict[str, float] = {}
         self.is_finished = False
         self._losses: list[Tensor] = []
-        self._average = Average(self.averaged, network)
+        self._average = Average(self.averaged, network, ema)
 
     # ---- training ---------------------------------------------------------------------------------------------
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return self.make_optimizer(parameter_groups(self.network))
+
+    def on_train_start(self) -> None:
+        """Gives restored optimizer tensors the layout of their parameters: torch's fused steps read memory, not strides."""
+        for optimizer in self.trainer.optimizers:
+            for parameter, state in optimizer.state.items():
+                for name, value in state.items():
+                    if isinstance(value, Tensor) and value.shape == parameter.shape:
+                        state[name] = torch.empty_like(parameter, requires_grad=False).copy_(value)
 
     def on_train_epoch_start(self) -> None:
         seed = seed_of(self.seed, "epoch", self.current_epoch)
@@ -181,14 +190,15 @@ def parameter_groups(network: nn.Module) -> list[JSON]:
 class Average:
     """Moves averaged weights and running statistics towards the network's, by a share that shrinks with the steps taken."""
 
-    def __init__(self, averaged: nn.Module, network: nn.Module) -> None:
+    def __init__(self, averaged: nn.Module, network: nn.Module, decay: float) -> None:
+        self.least_share = 1.0 - decay
         pairs = list(zip(averaged.state_dict().values(), network.state_dict().values()))
         self._floats = [pair for pair in pairs if pair[0].is_floating_point()]
         self._counts = [pair for pair in pairs if not pair[0].is_floating_point()]
 
     @torch.no_grad()
     def step(self, steps: int) -> None:
-        share = 1.0 / (1.0 + AVERAGED_SHARE * steps)
+        share = max(self.least_share, 1.0 / (1.0 + AVERAGED_SHARE * steps))
         torch._foreach_lerp_([kept for kept, _ in self._floats], [fresh for _, fresh in self._floats], share)
         for kept, fresh in self._counts:
             kept.copy_(fresh)

@@ -51,7 +51,7 @@ def train_model(
         network, dataset, candidate.hyperparameters, policy=build(policy.config), optimizers=config["optimizer"], seed=seed,
         epochs=epochs, seconds=work.left(), numerics=candidate.numerics, teacher=teacher, distiller=distiller,
         objective=metrics.objective((config.get("metrics") or {}).get("objective"), dataset.task),
-        accelerator=training.get("accelerator", "cpu"), scratch=work.scratch, emit=work.emit,
+        training=training, scratch=work.scratch, emit=work.emit,
     )  # fmt: skip
     return TrainedModel(
         role=role, candidate=candidate.replace(hyperparameters={**candidate.hyperparameters, "epochs": epochs}),

@@ -80,7 +80,7 @@ def _fit(
         network, dataset, hyperparameters, policy=build(policy.config), optimizers=config["optimizer"], seed=seed,
         epochs=trial_epochs((config.get("search") or {}).get("epochs"), num_rows), rows=rows, seconds=seconds,
         objective=metrics.objective((config.get("metrics") or {}).get("objective"), dataset.task), numerics=candidate.numerics,
-        accelerator=training.get("accelerator", "cpu"), scratch=scratch, emit=emit,
+        training=training, scratch=scratch, emit=emit,
     )  # fmt: skip
     return candidate, fitted
 
