@@ -103,7 +103,7 @@ def _decide(version: ModelVersion, now: Standing, results: tuple[GateResult, ...
 
 def _in_words(version: ModelVersion, now: Standing, results: tuple[GateResult, ...], refusing: list[GateResult], forced: bool) -> str:
     if not refusing:
-        why = "; ".join(result.words for result in results) or "no gate is configured"
+        why = "; ".join(result.words for result in results) or ("by hand" if forced else "no gate is configured")
         return f"version {version.version} of {version.name} is champion: {why}"
     why = "; ".join(result.words for result in refusing)
     if forced:

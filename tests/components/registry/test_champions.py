@@ -12,9 +12,8 @@ import pytest
 
 from components.artifacts import Decision, ModelVersion
 from components.errors import CorruptArtifactError, UnknownNameError, UsageError
-from components.registry import champions, files, history
+from components.registry import champions, files
 from components.registry.connection import connect
-from tests.components.registry.conftest import Reports
 from tests.conftest import ROOT
 
 Decide = Callable[..., Decision]
@@ -83,11 +82,3 @@ def test_no_champion_yet(home: Path, decide: Decide) -> None:
     with pytest.raises(UsageError, match="has no champion yet"):
         champions.champion("digits")
     assert champions.find_champion("digits") is None
-    assert history.champion_metrics("digits") == {}
-
-
-def test_champion_metrics(decide: Decide, reports: Reports) -> None:
-    """The figures of the champion of now, for those who compare with it."""
-    decide("poor")
-    decide("good")
-    assert history.champion_metrics("digits") == reports["good"].test

@@ -13,7 +13,7 @@ import pytest
 
 from components.artifacts import Decision, ModelVersion, StoredFile
 from components.errors import TryAgainError, UsageError
-from components.registry import champions, history, ledger, versions
+from components.registry import champions, ledger, versions
 from components.registry import promote as promotion
 from components.registry.connection import connect
 from components.registry.contender import challenger_of, champion_of
@@ -66,7 +66,7 @@ def test_decision_is_tagged_and_told(decide: Decide) -> None:
     tags = connect().get_model_version("digits", "1").tags
     assert tags["athanor.gate.beats_baseline"].startswith("passed: accuracy")
     assert tags["athanor.decision"] == decision.words
-    (row,) = history.decisions("digits")
+    (row,) = ledger.history("digits")
     assert (row["action"], row["version"], row["before"], row["after"], row["applied"]) == ("promote", 1, 0, 1, True)
     assert Decision.from_json(row["decision"]) == decision
 
@@ -76,7 +76,7 @@ def test_promoting_the_champion_again_changes_nothing(decide: Decide) -> None:
     decide("poor")
     first, again = decide("good"), decide("good")
     assert first == again
-    assert len(history.decisions("digits")) == 2
+    assert len(ledger.history("digits")) == 2
     assert versions.standing("digits") == Standing(champion=2, previous=1)
 
 
@@ -96,7 +96,7 @@ def test_killed_while_promoting(decide: Decide, monkeypatch: pytest.MonkeyPatch,
     assert decision.promoted
     assert versions.standing("digits") == Standing(champion=2, previous=1)
     assert champions.champion("digits").version == 2
-    assert history.decisions("digits")[-1]["applied"]
+    assert ledger.history("digits")[-1]["applied"]
 
 
 def test_forced_promotion_says_so(decide: Decide) -> None:
@@ -108,6 +108,12 @@ def test_forced_promotion_says_so(decide: Decide) -> None:
     assert "by force, against:" in decision.words
 
 
+def test_promotion_by_hand_without_gates(file_version: Callable[..., ModelVersion], tmp_path: Path) -> None:
+    """What `athanor promote MODEL VERSION` does: no gate is asked, and the words say so."""
+    decision = promote(file_version("poor"), {"gate": {}, "force": True}, Workspace(out=tmp_path / "out"))
+    assert decision.words == "version 1 of digits is champion: by hand"
+
+
 def test_rollback_and_back_again(decide: Decide) -> None:
     """Rolling back swaps champion and previous, moves the pointer and is a row of the ledger."""
     decide("poor"), decide("good")
@@ -116,7 +122,7 @@ def test_rollback_and_back_again(decide: Decide) -> None:
     assert champions.champion("digits").version == 1
     rollback("digits")
     assert versions.standing("digits") == Standing(champion=2, previous=1)
-    assert [row["action"] for row in history.decisions("digits")] == ["promote", "promote", "rollback", "rollback"]
+    assert [row["action"] for row in ledger.history("digits")] == ["promote", "promote", "rollback", "rollback"]
 
 
 def test_impossible_rollbacks(decide: Decide) -> None:
@@ -201,7 +207,7 @@ def test_ledger_survives_a_torn_line(decide: Decide) -> None:
     with ledger.ledger_file("digits").open("ab") as file:
         file.write(b'0badc0de {"event": "decision.fini')
     decide("good")
-    assert [row["version"] for row in history.decisions("digits")] == [1, 2]
+    assert [row["version"] for row in ledger.history("digits")] == [1, 2]
 
 
 def _promote_many(home: str, versions_of: list[ModelVersion], rounds: int, out: str, errors: Any) -> None:
@@ -233,7 +239,7 @@ def test_eight_processes_promote_at_once(home: Path, file_version: Callable[...,
         worker.join(560)
     assert errors.empty(), errors.get()
     assert [worker.exitcode for worker in workers] == [0] * 8
-    rows = history.decisions("digits")
+    rows = ledger.history("digits")
     assert len(rows) > 50
     assert all(row["applied"] for row in rows)
     assert all(later["before"] == earlier["after"] for earlier, later in itertools.pairwise(rows))
