@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Mapping
+import os
+import sys
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from components.errors import UnknownNameError, UsageError
@@ -32,6 +34,14 @@ _plugins: set[str] = set()
 def allow(package: str) -> None:
     """Lets `build` resolve classes defined below a user's own package (`plugins=[package]`)."""
     _plugins.add(package)
+
+
+def expose_plugins(packages: Iterable[str]) -> None:
+    """Allows a user's packages and lets them be found in the current folder."""
+    for package in packages:
+        allow(package)
+        if os.getcwd() not in sys.path:
+            sys.path.insert(0, os.getcwd())
 
 
 def resolve(target: str) -> Any:

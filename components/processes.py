@@ -76,6 +76,10 @@ class Worker:
         """Sends a call; `function` must be importable by name. It is called with `emit=` if it takes one."""
         self._pipe.send((function, args, kwargs))
 
+    def prepare(self, function: Callable[..., Any]) -> None:
+        """Lets the worker run a call whose answer nobody waits for, such as an import; later calls queue behind it."""
+        self.submit(_without_answer, function)
+
     def poll(self, timeout: float = 0.0) -> tuple[str, Any] | None:
         """The next message: ("event", (name, fields)), ("result", value) or ("error", exception); None if none came.
 
@@ -150,8 +154,9 @@ def _serve(pipe: Connection) -> None:
         except (EOFError, OSError):
             os._exit(0)
         answer = _answer(function, args, kwargs, emit)
-        with lock:
-            pipe.send(answer)
+        if function is not _without_answer:
+            with lock:
+                pipe.send(answer)
 
 
 def _answer(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], emit: Callable[..., None]) -> tuple[str, Any]:
@@ -161,6 +166,10 @@ def _answer(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[st
         return "error", error
     except BaseException as error:
         return "error", WorkerBug(type(error).__name__, str(error), traceback.format_exc())
+
+
+def _without_answer(function: Callable[..., Any], *, emit: Callable[..., None]) -> None:
+    function(emit=emit)
 
 
 def _one_thread() -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 
 from components.artifacts import JSON, digest_of
 from components.budget import seconds_of
+from components.build import expose_plugins
 from components.errors import UnknownNameError, UsageError
 from components.home import home
 
@@ -63,7 +63,7 @@ def load(overrides: Iterable[str] = (), *, conf: Path | None = None) -> Config:
         found = _compose(words, folder)
         _judge(found)
         _remember(memo, found)
-    _expose_plugins(found["values"]["plugins"])
+    expose_plugins(found["values"]["plugins"])
     return Config(values=found["values"], choices=found["choices"], overrides=tuple(words))
 
 
@@ -243,14 +243,3 @@ def _at(values: Any, name: str) -> Any:
     for part in name.split("."):
         values = values.get(part) if isinstance(values, Mapping) else None
     return values
-
-
-def _expose_plugins(packages: list[str]) -> None:
-    if not packages:
-        return
-    from components.build import allow
-
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    for package in packages:
-        allow(package)

@@ -26,6 +26,7 @@ from components import processes
 from components.artifacts import JSON, EvaluationReport
 from components.budget import Budget
 from components.errors import StageFailedError
+from components.export.warm import warm
 from components.fingerprint import ROOT, SourceCache, installed
 from components.home import home
 from components.journal import Journal, Listener
@@ -55,7 +56,7 @@ class Run:
             config.budget, shares={s.name: s.elastic for s in STAGES.values() if s.elastic},
             reserve=self.timings.tail(config.model) if config.budget else 0.0, spent=spent,
         )  # fmt: skip
-        self._worker: processes.Worker | None = None
+        self._workers: dict[str, processes.Worker] = {}
         self._done: list[str] = []
         self.started = time.time() - self.launch_seconds
         self.records: dict[str, Any] = {}
@@ -107,12 +108,17 @@ class Run:
 
     def execute(self, stage: Stage, inputs: tuple[Any, ...], section: JSON, work: JSON, extra: JSON) -> Any:
         """Calls the stage's verb, here if it is an inline stage, else in the run's worker process."""
+        plugins = self.config.values["plugins"]
+        section = {**section, "plugins": plugins} if plugins else section
         try:
-            if stage.inline or self.inline:
+            if stage.process == "caller" or self.inline:
                 return call_verb(stage.verb, inputs, section, work, extra, emit=self.emitter(stage))
-            return self.worker().call(call_verb, stage.verb, inputs, section, work, extra, on_event=self.emitter(stage))
+            worker = self.worker(stage.process)
+            if stage.warms:
+                self.worker(stage.warms).prepare(warm)
+            return worker.call(call_verb, stage.verb, inputs, section, work, extra, on_event=self.emitter(stage))
         except processes.WorkerDied as error:
-            self.drop_worker()
+            self.drop_worker(stage.process)
             raise StageFailedError(f"stage {stage.name}: {error}") from error
         finally:
             self._done.append(stage.name)
@@ -121,18 +127,19 @@ class Run:
         """Writes a verb's progress to the journal under its stage's name."""
         return lambda event, **fields: self.journal.write(event, stage=stage.name, **fields)
 
-    def worker(self) -> processes.Worker:
-        """The process that the run's stages share; a new one after it died."""
-        if self._worker is None or not self._worker.process.is_alive():
-            self._worker = processes.Worker()
-            self.journal.write("worker.started", pid=self._worker.process.pid)
-        return self._worker
+    def worker(self, name: str) -> processes.Worker:
+        """The process that some of the run's stages share; a new one after it died."""
+        worker = self._workers.get(name)
+        if worker is None or not worker.process.is_alive():
+            worker = self._workers[name] = processes.Worker()
+            self.journal.write("worker.started", name=name, pid=worker.process.pid)
+        return worker
 
-    def drop_worker(self) -> None:
-        """Ends the shared worker; the next stage gets a new one."""
-        if self._worker:
-            self._worker.kill()
-        self._worker = None
+    def drop_worker(self, name: str) -> None:
+        """Ends a shared worker; the next stage gets a new one."""
+        worker = self._workers.pop(name, None)
+        if worker:
+            worker.kill()
 
     def why(self, stage: Stage, parts: KeyParts, section: JSON) -> list[str]:
         """Which parts of the key changed since this model's last run of the stage."""
@@ -181,9 +188,9 @@ class Run:
 
     def close(self) -> None:
         """Ends the worker and saves what was measured."""
-        if self._worker:
-            self._worker.close()
-        self._worker = None
+        for worker in self._workers.values():
+            worker.close()
+        self._workers.clear()
         self.sources.save()
         self.timings.learn(self.config.model, self.journal.events())
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from components import artifacts
 from components.artifacts import JSON, Candidate, QualityReport, Record, SearchResult, digest_of
+from components.build import expose_plugins
 from components.errors import DataError, StageFailedError, UnknownNameError
 from components.fingerprint import NUMERIC, SourceCache, closure, cpu, targets, versions
 from components.home import home
@@ -37,7 +38,8 @@ class Stage:
 
     `ignores` are keys of that configuration which say where or how long but not what. `elastic` stages can use any
     amount of time and share the budget by that weight; `extent` are the keys that say how much was asked for.
-    `seeded` stages depend on the seed. `inline` stages run in the calling process, the others in a worker.
+    `seeded` stages depend on the seed. `process` says where the verb runs: in the caller, or in one of a run's two
+    workers, `learning` and `serving`; a stage that `warms` the latter lets it import what it needs meanwhile.
     """
 
     name: str
@@ -48,7 +50,8 @@ class Stage:
     extent: tuple[str, ...] = ()
     elastic: float = 0.0
     seeded: bool = False
-    inline: bool = False
+    process: str = "learning"
+    warms: str = ""
     words: str = field(default="", compare=False)
 
     @property
@@ -66,11 +69,12 @@ STAGES: dict[str, Stage] = {
             "search", "components.search.search:search", ("version", "augment"),
             ("space", "strategy", "optimizer", "training", "search", "metrics"),
             ignores=("search.workers", "search.trials", "search.trial_seconds", "training.epochs"), extent=("search.trials",),
-            elastic=0.5, seeded=True, inline=True, words="tries candidates",
+            elastic=0.5, seeded=True, process="caller", words="tries candidates",
         ),
         Stage(
             "train", "components.training.train:train", ("version", "augment", "search"),
-            ("space", "optimizer", "training", "metrics"), elastic=0.25, seeded=True, words="trains the best candidate",
+            ("space", "optimizer", "training", "metrics"), elastic=0.25, seeded=True, warms="serving",
+            words="trains the best candidate",
         ),
         Stage(
             "distill", "components.compression.distill:distill", ("version", "augment", "train"),
@@ -79,22 +83,22 @@ STAGES: dict[str, Stage] = {
         ),
         Stage(
             "export", "components.export.export:export", ("version", "train", "distill"), ("exporter",),
-            words="writes ONNX and proves parity",
+            process="serving", words="writes ONNX and proves parity",
         ),
         Stage(
             "quantize", "components.compression.quantize:quantize", ("version", "export"), ("quantization", "metrics"),
-            words="makes INT8 twins",
+            process="serving", words="makes INT8 twins",
         ),
         Stage(
             "evaluate", "components.evaluation.evaluate:evaluate", ("version", "export", "quantize"), ("metrics", "selection"),
-            words="measures what would be served",
+            process="serving", words="measures what would be served",
         ),
         Stage(
-            "register", "components.registry.register:register", ("evaluate",), ("model",), inline=True,
+            "register", "components.registry.register:register", ("evaluate",), ("model",), process="caller",
             words="files the model version",
         ),
         Stage(
-            "promote", "components.registry.promote:promote", ("register",), ("gate", "model"), inline=True,
+            "promote", "components.registry.promote:promote", ("register",), ("gate", "model"), process="caller",
             words="lets the gates decide",
         ),
     )
@@ -246,6 +250,7 @@ def _compute(stage: Stage, inputs: tuple[Any, ...], section: JSON, run: Run, par
 
 def call_verb(verb: str, inputs: tuple[Any, ...], section: JSON, work: JSON, extra: JSON, *, emit: Callable[..., Any]) -> Any:
     """Imports a stage's verb and calls it: what a worker process is asked to do."""
+    expose_plugins(section.get("plugins", ()))
     module, _, function = verb.partition(":")
     return getattr(importlib.import_module(module), function)(*inputs, section, Workspace(**work, emit=emit), **extra)
 
