@@ -43,6 +43,8 @@ ENVIRONMENT = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # standard output is ours: with --json it is one document
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+"""Opens MLflow's page on training runs instead of its chat traces."""
 
 _connecting = threading.RLock()
 _clients: dict[tuple[str, str], MlflowClient] = {}
@@ -273,7 +275,8 @@ def experiment(client: MlflowClient, model: str) -> str:
             found = client.get_experiment_by_name(model)
             if found is not None:
                 return str(found.experiment_id)
-            return str(client.create_experiment(model, artifact_location=f"{root}/{file_stem(model)}" if root else None))
+            location = f"{root}/{file_stem(model)}" if root else None
+            return str(client.create_experiment(model, artifact_location=location, tags=EXPERIMENT_TAGS))
 
 
 def parent_run(client: MlflowClient, model: str, run: str, *, start_ms: int | None = None) -> str:

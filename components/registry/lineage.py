@@ -88,6 +88,19 @@ def walk(version: ModelVersion) -> list[JSON]:
     return rows
 
 
+def in_brief(report: EvaluationReport, facts: JSON) -> str:
+    """The walk as a Markdown list, from data to version."""
+    best, steps = report.best.model, []
+    steps.append(f"data `{report.dataset.name}`, digest `{report.dataset.digest[:12]}`")
+    steps += [f"code at git `{facts['git']}`"] if facts.get("git") else []
+    steps += [f"run `{facts['run']}`, seed {facts.get('seed')}"] if facts.get("run") else []
+    steps += [f"network `{identity[:12]}`" for identity in best.parents if identity != best.model]
+    steps.append(f"{best.role} network `{best.model[:12]}`")
+    steps.append(f"graph `{best.name}`, sha256 `{best.file.sha256[:12]}`")
+    steps.append(f"evaluation `{report.identity[:12]}`")
+    return "\n".join(f"{number}. {step}" for number, step in enumerate(steps, 1))
+
+
 def _row(kind: str, name: str, digest: str, **details: Any) -> JSON:
     return {"kind": kind, "name": name, "digest": digest, **{key: value for key, value in details.items() if value not in (None, "")}}
 

@@ -20,7 +20,7 @@ from components.home import home
 from components.registry import files, versions
 from components.registry.card import model_card
 from components.registry.connection import check_model_name, connect, experiment, parent_run, registry_lock, requirements, told_in_one_line
-from components.registry.lineage import complete, in_words, observed_tags, tags
+from components.registry.lineage import complete, in_brief, in_words, observed_tags, tags
 from components.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -73,16 +73,18 @@ def _create(client: MlflowClient, model: str, report: EvaluationReport, facts: J
         source=location,
         run_id=run_id,
         tags=tags(report, facts) | observed_tags(report, facts),
-        description=_description(report),
+        description=_description(report, facts),
         await_creation_for=0,
         model_id=logged,
     )
 
 
-def _description(report: EvaluationReport) -> str:
+def _description(report: EvaluationReport, facts: JSON) -> str:
+    """Markdown for the version's page: how good it is, and where it comes from."""
     best, test = report.best, report.test.get(report.objective)
     figure = f"{report.objective} {in_words(test)} on the test split, " if test else ""
-    return f"{report.chosen}: {figure}{best.size_kb:.1f} KiB, {best.latency_ms:.3f} ms at batch 1 on ONNX Runtime."
+    sentence = f"{report.chosen}: {figure}{best.size_kb:.1f} KiB, {best.latency_ms:.3f} ms at batch 1 on ONNX Runtime."
+    return f"{sentence}\n\n{in_brief(report, facts)}"
 
 
 def _log_model(client: MlflowClient, model: str, run_id: str, report: EvaluationReport, facts: JSON) -> tuple[str, str]:

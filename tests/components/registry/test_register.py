@@ -98,6 +98,9 @@ def test_lineage_walks_back_to_the_data(file_version: Register, reports: Reports
     assert rows["ExportedModel"]["digest"] == reports["good"].best.model.file.sha256
     assert rows["TrainedModel"]["digest"] == reports["good"].best.model.model
     assert rows["DatasetVersion"]["digest"] == reports["good"].dataset.digest
+    shown = connect().get_model_version("digits", "1").description
+    assert f"1. data `digits`, digest `{reports['good'].dataset.digest[:12]}`" in shown
+    assert "run `run-good`, seed 0" in shown
 
 
 def test_model_loads_through_mlflow(file_version: Register, home: Path, reports: Reports, monkeypatch: pytest.MonkeyPatch) -> None:
