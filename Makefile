@@ -28,6 +28,7 @@ install: .venv/installed
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
 	$(BIN)/python -m flows.server template
+	$(BIN)/python -m components.registry.connection
 	touch $@
 
 constraints:  ## resolves pyproject.toml's pins in an empty environment and writes constraints.txt

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from components.artifacts import JSON
-from components.fingerprint import SourceCache
+from components.fingerprint import ROOT, SourceCache
 from components.home import home
 from components.store import KeyParts, Store, explain, read_record
 from flows.config import Config
@@ -27,9 +28,9 @@ class Step:
     record: Any = None
 
 
-def make(config: Config) -> list[Step]:
-    """A step for each stage, in order."""
-    store, sources, timings = Store(home()), SourceCache(home() / "code.json"), Timings(home() / "timings.json")
+def make(config: Config, root: Path = ROOT) -> list[Step]:
+    """A step for each stage, in order. `root` is the folder whose `components` would run."""
+    store, sources, timings = Store(home()), SourceCache(home() / "code.json", root), Timings(home() / "timings.json")
     records: dict[str, Any] = {}
     steps: list[Step] = []
     for stage in STAGES.values():

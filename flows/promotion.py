@@ -42,8 +42,9 @@ def named(model: str | None) -> str:
     if model:
         return model
     from components.registry.champions import pointed_models
+    from components.registry.versions import registered_models
 
-    models = pointed_models()
+    models = pointed_models() or registered_models()
     if len(models) == 1:
         return models[0]
     if not models:
