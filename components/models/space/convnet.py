@@ -37,7 +37,8 @@ class ConvNet:
         growths: Sequence[float] = (1.5, 2.0),
         depths: Sequence[int] = (1, 2),
         blocks: Sequence[str] = ("plain", "residual", "separable"),
-        kernels: Sequence[int] = (3, 5),
+        kernels: Sequence[int] = (3,),
+        separable_kernels: Sequence[int] = (3, 5),
         expansions: Sequence[int] = (2, 4),
         downsamples: Sequence[str] = DOWNSAMPLES,
         poolings: Sequence[str] = POOLINGS,
@@ -48,7 +49,8 @@ class ConvNet:
         label_smoothing: float = 0.1,
     ) -> None:
         self.stages, self.widths, self.growths, self.depths = list(stages), list(widths), list(growths), list(depths)
-        self.blocks, self.kernels, self.expansions = list(blocks), list(kernels), list(expansions)
+        self.blocks, self.expansions = list(blocks), list(expansions)
+        self.kernels, self.separable_kernels = list(kernels), list(separable_kernels)
         self.downsamples, self.poolings = list(downsamples), list(poolings)
         self.activations, self.norms = list(activations), list(norms)
         self.largest_side, self.dropout, self.label_smoothing = largest_side, dropout, label_smoothing
@@ -64,16 +66,21 @@ class ConvNet:
             "width": choose(trial, "arch.width", self.widths),
             "growth": choose(trial, "arch.growth", self.growths),
             "depths": [choose(trial, f"arch.depth{stage}", self.depths) for stage in range(stages)],
-            "kernel": choose(trial, "arch.kernel", self.kernels),
             "downsample": choose(trial, "arch.downsample", self.downsamples),
             "pooling": choose(trial, "arch.pooling", self.poolings),
             "activation": choose(trial, "arch.activation", self.activations),
             "norm": choose(trial, "arch.norm", self.norms),
             "largest_side": self.largest_side,
         }
-        if block == "separable":
-            architecture["expansion"] = choose(trial, "arch.expansion", self.expansions)
-        return architecture
+        return architecture | self._of_block(trial, block)
+
+    def _of_block(self, trial: Suggest, block: str) -> JSON:
+        if block != "separable":
+            return {"kernel": choose(trial, "arch.kernel", self.kernels)}
+        return {
+            "kernel": choose(trial, "arch.separable_kernel", self.separable_kernels),
+            "expansion": choose(trial, "arch.expansion", self.expansions),
+        }
 
     def hyperparameters(self, trial: Suggest, dataset: DatasetVersion, optimizers: Any) -> JSON:
         return sample_hyperparameters(trial, dataset, optimizers, dropout=self.dropout, label_smoothing=self.label_smoothing)
