@@ -403,11 +403,11 @@ class ModelVersion(Record):
 
     name: str
     version: int
-    run_id: str
+    run_id: str = observed()
     file: StoredFile
     report: EvaluationReport
-    lineage: JSON = field(default_factory=dict)
-    tags: dict[str, str] = field(default_factory=dict)
+    lineage: JSON = observed(default_factory=dict)
+    tags: dict[str, str] = observed(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -237,6 +237,7 @@ def _compute(stage: Stage, inputs: tuple[Any, ...], section: JSON, run: Run, par
             record = run.execute(stage, inputs, section, work, extra)
             complete = not stage.elastic or (stage.name != "search" and not getattr(record, "truncated", False))
             filed = parts if complete else asked
+            run.journal.write("stage.publishing", stage=stage.name, key=filed.key)
             return run.store.publish(filed, record, out), filed
     except Exception as error:
         run.journal.write("stage.failed", stage=stage.name, kind=type(error).__name__, why=str(error))
