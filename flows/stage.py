@@ -68,7 +68,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             "search", "components.search.search:search", ("version", "augment"),
             ("space", "strategy", "optimizer", "training", "search", "metrics"),
-            ignores=("search.workers", "search.trials", "search.trial_seconds", "training.epochs"), extent=("search.trials",),
+            ignores=("search.workers", "search.trial_seconds", "training.epochs"), extent=("search.trials",),
             elastic=0.5, seeded=True, process="caller", words="tries candidates",
         ),
         Stage(
