@@ -1,6 +1,6 @@
 """adult within a budget of 5 minutes, MLP space, three seeds: AUC on its own test file, both files as published.
 
-    .venv/bin/python benchmarks/adult.py [FOLDER]            about 16 minutes
+.venv/bin/python benchmarks/adult.py [FOLDER]            about 16 minutes
 """
 
 from __future__ import annotations

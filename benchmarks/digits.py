@@ -1,6 +1,6 @@
 """The digits run, cold, seeds 0, 1 and 2: wall time, trials, accuracy, what each step adds, and where the time goes.
 
-    .venv/bin/python benchmarks/digits.py            about 12 minutes on two slow cores
+.venv/bin/python benchmarks/digits.py            about 12 minutes on two slow cores
 """
 
 from __future__ import annotations

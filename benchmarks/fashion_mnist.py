@@ -1,6 +1,6 @@
 """Fashion-MNIST within a budget of 15 minutes: accuracy on its own test file.
 
-    .venv/bin/python benchmarks/fashion_mnist.py [FOLDER]            about 16 minutes
+.venv/bin/python benchmarks/fashion_mnist.py [FOLDER]            about 16 minutes
 """
 
 from __future__ import annotations

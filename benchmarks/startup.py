@@ -1,6 +1,6 @@
 """How long the commands take that have little or nothing to do: the same run again, --help, a config error; DVC beside them.
 
-    .venv/bin/python benchmarks/startup.py            about 2 minutes
+.venv/bin/python benchmarks/startup.py            about 2 minutes
 """
 
 from __future__ import annotations

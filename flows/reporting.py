@@ -10,8 +10,10 @@ import contextlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from components.artifacts import JSON, EvaluationReport
+from components.journal import Event
 from flows.config import Config
 from flows.run import Run, git_revision, library_versions
 from flows.screen import listeners, tell_waiting
@@ -28,7 +30,7 @@ def open_reported(config: Config) -> Iterator[JSON]:
     with Run.open(config, listeners=listeners(), on_wait=tell_waiting) as run:
         run.champion_before = _champion_report(config.model)
         tracker = Tracker(run.id, model=config.model, params=config.values)
-        run.journal.listeners += (tracker,)
+        run.journal.listeners += (tracker, SearchProgress())
         try:
             yield config.values
         except KeyboardInterrupt:
@@ -43,6 +45,32 @@ def open_reported(config: Config) -> Iterator[JSON]:
         finally:
             write(run)
             tracker.close(TRACKING_PATIENCE_SECONDS)
+
+
+class SearchProgress:
+    """Shows how far the search is as a progress artifact of its task run, where one is active."""
+
+    def __init__(self) -> None:
+        self.artifact: Any = None
+        self.asked = self.done = 0
+
+    def __call__(self, row: Event) -> None:
+        if row["event"] == "search.opened":
+            self._open(row)
+        elif self.artifact and row["event"] in ("trial.finished", "trial.failed"):
+            from prefect.artifacts import update_progress_artifact
+
+            self.done += 1
+            update_progress_artifact(self.artifact, progress=min(100.0, 100.0 * self.done / self.asked))
+
+    def _open(self, row: Event) -> None:
+        from prefect.artifacts import create_progress_artifact
+        from prefect.context import TaskRunContext
+
+        self.asked, self.done = int(row["trials"]), int(row["finished"])
+        if TaskRunContext.get() is not None:
+            share = 100.0 * self.done / self.asked
+            self.artifact = create_progress_artifact(progress=share, key="search", description=f"{self.asked} trials of {row['study']}")
 
 
 def write(run: Run) -> Path:

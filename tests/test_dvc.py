@@ -87,7 +87,7 @@ def pinned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     door = "import sys; from flows.stage import STAGES, enter; [enter(name, []) for name in STAGES]"
     subprocess.run([sys.executable, "-c", door], cwd=root, env=environment(root), check=True, capture_output=True)
     dvc(root, "commit", "--force", "--quiet")
-    yield root
+    return root
 
 
 def environment(root: Path) -> dict[str, str]:
@@ -151,7 +151,9 @@ def test_pins_are_made_pushed_and_pulled_with_a_local_remote(tmp_path: Path) -> 
 
     def athanor(*words: str) -> str:
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "ATHANOR_HOME": str(tmp_path / "home")}
-        done = subprocess.run([sys.executable, "-m", "flows.cli", "data", *words], cwd=root, env=environment, capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-m", "flows.cli", "data", *words], cwd=root, env=environment, capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout
 

@@ -13,9 +13,10 @@ from components.artifacts import Candidate, Column, DatasetVersion, InputField, 
 def make_dataset(folder: Path) -> DatasetVersion:
     file = folder / "x.npy"
     file.write_bytes(b"bytes")
+    age = Column(name="age", kind="number", quantiles=(0.0, 1.0))
     return DatasetVersion(
-        name="d", digest="1", modality="table", task="classification", target="y", classes=("a", "b"), splits={"train": 1}, source={"k": [1]},
-        inputs=(InputField(name="numbers", dtype="float32", shape=(1,), columns=(Column(name="age", kind="number", quantiles=(0.0, 1.0)),)),),
+        name="d", digest="1", modality="table", task="classification", target="y", classes=("a", "b"), splits={"train": 1},
+        source={"k": [1]}, inputs=(InputField(name="numbers", dtype="float32", shape=(1,), columns=(age,)),),
         files={"train/numbers": StoredFile.of(file)},
     )  # fmt: skip
 

@@ -22,7 +22,14 @@ FORK = multiprocessing.get_context("fork")
 
 
 def parts(**changes: object) -> KeyParts:
-    base: dict = {"stage": "train", "inputs": {"0:X": "a"}, "config": {"training": {"epochs": 3}}, "code": {"components/a.py": "1"}, "libraries": {"torch": "2"}, "seed": 0}  # noqa: E501
+    base: dict = {
+        "stage": "train",
+        "inputs": {"0:X": "a"},
+        "config": {"training": {"epochs": 3}},
+        "code": {"components/a.py": "1"},
+        "libraries": {"torch": "2"},
+        "seed": 0,
+    }
     return KeyParts(**{**base, **changes})
 
 
@@ -181,5 +188,5 @@ def test_other_errors_of_the_disk_are_not_called_a_full_disk(tmp_path: Path) -> 
 def test_a_home_that_is_a_file_is_refused_in_one_line(tmp_path: Path) -> None:
     """The state folder must be a folder that can be written."""
     (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match="state folder .* cannot be written"):
+    with pytest.raises(UsageError, match=r"state folder .* cannot be written"):
         Store(tmp_path / "file").prepare()

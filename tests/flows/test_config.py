@@ -55,7 +55,10 @@ def test_a_choice_has_the_name_of_its_module(file: Path) -> None:
         (["dataset=csv", "dataset.pth=x"], "unknown key in dataset 'pth'; did you mean 'path'"),
         (["search.trials=none"], "search.trials must be a whole number, at least 1, got 'none'"),
         (["seed=-1"], "seed must be"),
-        (["search.trials=0", "split.test=2"], "split.test must be between 0 and 0.5, got 2; search.trials must be a whole number, at least 1, got 0"),
+        (
+            ["search.trials=0", "split.test=2"],
+            "split.test must be between 0 and 0.5, got 2; search.trials must be a whole number, at least 1, got 0",
+        ),
         (["split.test=0.9"], "split.test must be between 0 and 0.5, got 0.9; "),
         (["budget=soon"], "a duration is a number with s, m, h or d"),
         (["search.workers=many"], "search.workers must be auto or a whole number"),
@@ -87,7 +90,9 @@ def test_a_composition_is_remembered_until_conf_changes(tmp_path: Path) -> None:
     )
 
     def ask() -> str:
-        return subprocess.run([sys.executable, "-c", program, str(conf)], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(
+            [sys.executable, "-c", program, str(conf)], cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout.strip()
 
     assert ask().endswith("True")
     assert ask().endswith("False")

@@ -38,7 +38,8 @@ def test_the_same_command_again_has_nothing_to_do_and_loads_nothing_heavy(finish
     athanor, document = finished
     program = (
         "import sys; from flows.cli import main; code = main(sys.argv[1:]);"
-        "print(sorted({'torch', 'mlflow', 'prefect', 'hydra', 'pandas', 'sklearn', 'lightning'} & set(sys.modules)), file=sys.stderr); sys.exit(code)"
+        "heavy = {'torch', 'mlflow', 'prefect', 'hydra', 'pandas', 'sklearn', 'lightning'};"
+        "print(sorted(heavy & set(sys.modules)), file=sys.stderr); sys.exit(code)"
     )
     done = subprocess.run(
         [sys.executable, "-c", program, "run", *SMALL, "--json"], cwd=athanor.home.parent, env=athanor.environment,
@@ -61,7 +62,7 @@ def test_prefect_knows_one_task_run_for_each_stage(finished: Finished) -> None:
     assert sorted(name.rpartition("-")[0] for name, _, _ in tasks) == sorted(STAGES)
     assert {state for _, state, _ in tasks} == {"COMPLETED"}
     assert flows == [("COMPLETED",)]
-    assert {"summary", "trials"} <= artifacts
+    assert {"summary", "trials", "search"} <= artifacts
 
 
 def test_mlflow_holds_the_run_its_trials_and_the_champion(finished: Finished) -> None:
@@ -115,7 +116,9 @@ def test_predict_never_imports_torch_or_mlflow(finished: Finished, tmp_path: Pat
         "print(sorted({'torch', 'mlflow', 'prefect', 'onnx', 'lightning'} & set(sys.modules)))"
     )
     words = ["predict", str(tmp_path / "rows.csv"), f"out={tmp_path / 'out.csv'}"]
-    done = subprocess.run([sys.executable, "-c", program, *words], cwd=ROOT, env=athanor.environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program, *words], cwd=ROOT, env=athanor.environment, capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip().splitlines()[-1] == "[]"
 
 
