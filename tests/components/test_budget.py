@@ -10,7 +10,9 @@ from components.errors import UsageError
 SHARES = {"search": 2.0, "train": 1.0, "distill": 1.0}
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("3m", 180), ("1h30m", 5400), ("1.5h", 5400), (45, 45), (None, None)])
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("90s", 90), ("3m", 180), ("1h30m", 5400), ("1.5h", 5400), (45, 45), (None, None)]
+)
 def test_durations_are_read(text: str | int | None, seconds: float | None) -> None:
     """Numbers with s, m, h, d; plain numbers are seconds."""
     assert seconds_of(text) == seconds

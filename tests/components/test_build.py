@@ -30,7 +30,12 @@ def test_what_is_not_on_the_list_is_refused_even_through_our_own_modules(target:
 
 def test_a_nested_target_is_judged_before_anything_is_built() -> None:
     """Deep inside lists and dictionaries too."""
-    node = {"_target_": "components.artifacts.Candidate", "space": "s", "architecture": {"a": [{"b": {"_target_": "os.getcwd"}}]}, "hyperparameters": {}}
+    node = {
+        "_target_": "components.artifacts.Candidate",
+        "space": "s",
+        "architecture": {"a": [{"b": {"_target_": "os.getcwd"}}]},
+        "hyperparameters": {},
+    }
     with pytest.raises(UsageError, match=r"os\.getcwd"):
         build(node)
 
