@@ -2,9 +2,13 @@
 
 import multiprocessing.util
 
+import tqdm
+
 import components.compression.distill
 import components.training.train
 import components.training.trial  # noqa: F401
 
-# tqdm made a named semaphore when it was imported; unlinked here, nothing is left of it when the server is killed.
+# tqdm, which the exporter uses, makes a named semaphore on first use; made and unlinked here, nothing is left of it when a
+# worker is killed.
+tqdm.tqdm.get_lock()
 multiprocessing.util._run_finalizers(0)  # type: ignore[attr-defined]
