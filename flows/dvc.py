@@ -19,7 +19,7 @@ from components.fingerprint import SourceCache, closure, targets
 from components.home import home
 from components.store import write_atomically
 from flows.config import CONF, load
-from flows.stage import STAGES, Stage
+from flows.table import STAGES, Stage
 
 PYTHON = ".venv/bin/python"
 RECORDS = ".athanor/stages"

@@ -13,8 +13,9 @@ from components.fingerprint import ROOT, SourceCache
 from components.home import home
 from components.store import KeyParts, Store, explain, read_record
 from flows.config import Config
+from flows.execution import find, key_parts, with_extent
 from flows.run import Timings
-from flows.stage import STAGES, Stage, arguments, drop, find, key_parts, with_extent
+from flows.table import STAGES, Stage, arguments, drop
 
 
 @dataclass(frozen=True)

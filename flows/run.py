@@ -32,7 +32,8 @@ from components.home import home
 from components.journal import Journal, Listener
 from components.store import KeyParts, Store, explain, locked, write_atomically
 from flows.config import Config, load
-from flows.stage import STAGES, Outcome, Stage, call_verb, drop, key_parts, with_extent
+from flows.execution import Outcome, call_verb, key_parts, with_extent
+from flows.table import STAGES, Stage, drop
 
 TAIL = ("export", "quantize", "evaluate", "register", "promote")
 FIRST_TAIL_SECONDS = 20.0  # what the tail of digits takes on two slow cores; measured afterwards

@@ -14,7 +14,7 @@ from components.errors import UnknownNameError, UsageError
 from components.home import home
 from components.store import Store, read_record
 from flows.screen import clock
-from flows.stage import STAGES
+from flows.table import STAGES
 
 RUNS_KEPT = 10
 

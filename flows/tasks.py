@@ -1,7 +1,7 @@
 """Every stage as a Prefect task: takes records and a plain dictionary, returns a record.
 
 Any flow can call them. The dictionary is a composed configuration (`flows.config.load(...).values`) or the part of it
-that the stage reads (see `flows.stage.STAGES`). A result that is already in the artifact store ends its task run in
+that the stage reads (see `flows.table.STAGES`). A result that is already in the artifact store ends its task run in
 the state `Cached`; what may pass (a lock, a killed worker) is tried again.
 """
 
@@ -35,9 +35,10 @@ from components.artifacts import (
     TrainedModel,
 )
 from components.errors import StageFailedError, TryAgainError
+from flows.execution import require_fit, run_stage
 from flows.launch import prepare
 from flows.run import current_or_detached
-from flows.stage import STAGES, candidate_of, require_fit, run_stage
+from flows.table import STAGES, candidate_of
 
 RETRIES = 2
 RETRY_DELAY_SECONDS = 1.0

@@ -16,6 +16,7 @@ from torch import nn
 from components import metrics
 from components.artifacts import JSON, AugmentationPolicy, Candidate, DatasetVersion, Trial
 from components.build import build
+from components.errors import DataError, UsageError
 from components.models.network import build_network, num_parameters
 from components.training.batches import load_rows, seed_of
 from components.training.calibrate import settle
@@ -48,6 +49,8 @@ def run_trial(
         seed = seed_of(int(config.get("seed", 0)), "trial", number)
         network = build_network(config["space"], candidate, dataset, seed)
         candidate, fitted = _fit(network, dataset, policy, candidate, config, seed, scratch, seconds, rows, emit)
+    except (UsageError, DataError):
+        raise  # a mistake in the settings or the data is the user's to mend, not this candidate's failure
     except Exception as error:
         (scratch / "error.txt").write_text(traceback.format_exc())
         return Trial(

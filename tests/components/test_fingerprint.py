@@ -9,7 +9,7 @@ import grimp
 import pytest
 
 from components.fingerprint import ROOT, SourceCache, closure, read_source, targets, versions
-from flows.stage import STAGES
+from flows.table import STAGES
 
 BASE = 'X = 1\n\ndef f(a):\n    """Says."""\n    return a + X\n'
 

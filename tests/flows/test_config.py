@@ -13,7 +13,7 @@ from components.build import resolve
 from components.errors import UsageError
 from components.fingerprint import ROOT, targets
 from flows.config import CONF, load
-from flows.stage import STAGES
+from flows.table import STAGES
 
 pytestmark = pytest.mark.usefixtures("home")
 YAMLS = sorted(CONF.glob("*/*.yaml"))
@@ -55,6 +55,7 @@ def test_a_choice_has_the_name_of_its_module(file: Path) -> None:
         (["dataset=csv", "dataset.pth=x"], "unknown key in dataset 'pth'; did you mean 'path'"),
         (["search.trials=none"], "search.trials must be a whole number, at least 1, got 'none'"),
         (["seed=-1"], "seed must be"),
+        (["training.epochs=many"], "training.epochs must be auto or a whole number, at least 1, got 'many'"),
         (
             ["search.trials=0", "split.test=2"],
             "split.test must be between 0 and 0.5, got 2; search.trials must be a whole number, at least 1, got 0",

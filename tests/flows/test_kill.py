@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from components.journal import read
-from flows.stage import STAGES
+from flows.table import STAGES
 from tests.flows.conftest import SMALL, Athanor
 
 Finished = tuple[Athanor, dict[str, Any]]

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from components.fingerprint import ROOT
-from flows.stage import STAGES
+from flows.table import STAGES
 from tests.flows.conftest import SMALL, Athanor
 
 Finished = tuple[Athanor, dict[str, Any]]
