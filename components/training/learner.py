@@ -66,6 +66,7 @@ class Learner(lightning.LightningModule):
         self.history: list[JSON] = []
         self.best: dict[str, Tensor] = {}
         self.best_metrics: dict[str, float] = {}
+        self.best_objective = math.nan
         self.is_finished = False
         self._losses: list[Tensor] = []
         self._average = Average(self.averaged, network, ema)
@@ -160,7 +161,9 @@ class Learner(lightning.LightningModule):
 
     def _judge(self) -> dict[str, float]:
         found = validate(self.averaged, self.dataset, self.validation, self.objective)
-        if not self.best or prefers(self.objective, found, self.best_metrics):
+        if metrics.is_better(self.objective, found[self.objective], self.best_objective):
+            self.best_objective = found[self.objective]
+        if not self.best or prefers(self.objective, found, self.best_metrics, self.best_objective, len(self.validation)):
             self.best_metrics = found
             self.best = {name: tensor.clone() for name, tensor in self.averaged.state_dict().items()}
         return found
@@ -170,14 +173,15 @@ class Learner(lightning.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["learner"] = {
             "steps": self.progress.steps, "elapsed": self.progress.total_seconds, "progress": self.progress.value,
-            "history": self.history, "best": self.best, "best_metrics": self.best_metrics, "is_finished": self.is_finished,
+            "history": self.history, "best": self.best, "best_metrics": self.best_metrics,
+            "best_objective": self.best_objective, "is_finished": self.is_finished,
         }  # fmt: skip
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         kept = checkpoint["learner"]
         self.progress.resume(steps=kept["steps"], elapsed=kept["elapsed"], progress=kept["progress"])
         self.history, self.best, self.best_metrics = list(kept["history"]), kept["best"], kept["best_metrics"]
-        self.is_finished = kept["is_finished"]
+        self.best_objective, self.is_finished = kept["best_objective"], kept["is_finished"]
 
 
 def parameter_groups(network: nn.Module) -> list[JSON]:
@@ -204,12 +208,19 @@ class Average:
             kept.copy_(fresh)
 
 
-def prefers(objective: str, found: dict[str, float], than: dict[str, float]) -> bool:
-    """Better by the objective, or equal and not worse by the loss; the later of two equals is preferred."""
-    if found[objective] != than[objective]:
-        return metrics.is_better(objective, found[objective], than[objective])
-    tie = "log_loss" if "log_loss" in found else "rmse"
-    return not metrics.is_better(tie, than[tie], found[tie])
+def prefers(objective: str, found: dict[str, float], kept: dict[str, float], best: float, rows: int) -> bool:
+    """Whether the metrics `found` at a later epoch are preferred to those `kept`, `best` being the best objective so far.
+
+    A count of hits on few rows is coarse: its best epoch is often a lucky one. So of the epochs whose objective lies
+    within one standard error of the best, the one with the lowest loss is preferred.
+    """
+    if "log_loss" not in found or objective == "log_loss":
+        return not metrics.is_better(objective, kept[objective], found[objective])
+    error = math.sqrt(max(best * (1 - best), 1 / rows) / rows) if 0 <= best <= 1 else 0.0
+    near_found, near_kept = found[objective] >= best - error, kept[objective] >= best - error
+    if near_found != near_kept:
+        return near_found
+    return not metrics.is_better("log_loss", kept["log_loss"], found["log_loss"])
 
 
 def validate(network: nn.Module, dataset: DatasetVersion, rows: Rows, objective: str) -> dict[str, float]:

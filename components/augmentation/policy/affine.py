@@ -16,7 +16,7 @@ class Affine:
 
     modality = "image"
 
-    def __init__(self, *, degrees: float = 20.0, translate: float = 0.15, scale: float = 0.2, shear: float = 15.0) -> None:
+    def __init__(self, *, degrees: float = 15.0, translate: float = 0.1, scale: float = 0.15, shear: float = 10.0) -> None:
         for name, value, limit in (("degrees", degrees, 180), ("translate", translate, 1), ("scale", scale, 0.9), ("shear", shear, 60)):
             if not 0 <= value <= limit:
                 raise UsageError(f"augmentation.{name} must lie in 0..{limit}, got {value}")

@@ -33,16 +33,16 @@ class ConvNet:
         self,
         *,
         stages: Sequence[int] = (2, 3),
-        widths: Sequence[int] = (16, 24, 32, 48),
+        widths: Sequence[int] = (24, 32, 48),
         growths: Sequence[float] = (1.5, 2.0),
         depths: Sequence[int] = (1, 2),
         blocks: Sequence[str] = ("plain", "residual", "separable"),
         kernels: Sequence[int] = (3,),
         separable_kernels: Sequence[int] = (3, 5),
-        expansions: Sequence[int] = (2, 4),
-        downsamples: Sequence[str] = DOWNSAMPLES,
+        expansions: Sequence[int] = (2,),
+        downsamples: Sequence[str] = ("max",),
         poolings: Sequence[str] = POOLINGS,
-        activations: Sequence[str] = ("relu", "silu"),
+        activations: Sequence[str] = ("relu",),
         norms: Sequence[str] = ("batch",),
         largest_side: int = 16,
         dropout: float = 0.3,
@@ -90,8 +90,8 @@ class ConvNet:
         return ConvNetwork(architecture, _image(inputs), num_outputs, dropout)
 
     def shrink(self, architecture: JSON) -> JSON:
-        """About half the width and one block less in each stage that has more than one."""
-        width = max(4, _round_to(architecture["width"] * 0.5, 4))
+        """About 0.7 of the width, so half the parameters, and one block less in each stage that has more than one."""
+        width = max(4, _round_to(architecture["width"] * 0.7, 4))
         return {**architecture, "width": width, "depths": [max(1, depth - 1) for depth in architecture["depths"]]}
 
     def _fitting_stages(self, image: InputField) -> list[int]:
