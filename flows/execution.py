@@ -133,8 +133,13 @@ def _compute(stage: Stage, inputs: tuple[Any, ...], section: JSON, run: Run, par
 def call_verb(verb: str, inputs: tuple[Any, ...], section: JSON, work: JSON, extra: JSON, *, emit: Callable[..., Any]) -> Any:
     """Imports a stage's verb and calls it: what a worker process is asked to do."""
     expose_plugins(section.get("plugins", ()))
+    return load_verb(verb)(*inputs, section, Workspace(**work, emit=emit), **extra)
+
+
+def load_verb(verb: str) -> Callable[..., Any]:
+    """The function that `module:function` names."""
     module, _, function = verb.partition(":")
-    return getattr(importlib.import_module(module), function)(*inputs, section, Workspace(**work, emit=emit), **extra)
+    return getattr(importlib.import_module(module), function)  # type: ignore[no-any-return]
 
 
 def require_fit(report: QualityReport) -> QualityReport:

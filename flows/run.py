@@ -12,13 +12,14 @@ import atexit
 import contextlib
 import contextvars
 import functools
+import itertools
 import json
 import os
 import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +32,15 @@ from components.fingerprint import ROOT, SourceCache, installed
 from components.home import home
 from components.journal import Journal, Listener
 from components.store import KeyParts, Store, explain, locked, write_atomically
+from components.training.extent import full_epochs
+from components.workspace import Workspace
 from flows.config import Config, load
-from flows.execution import Outcome, call_verb, key_parts, with_extent
+from flows.execution import Outcome, call_verb, key_parts, load_verb, with_extent
 from flows.table import STAGES, Stage, drop
 
 TAIL = ("export", "quantize", "evaluate", "register", "promote")
-FIRST_TAIL_SECONDS = 20.0  # what the tail of digits takes on two slow cores; measured afterwards
+FIRST_TAIL_SECONDS = 15.0  # what the tail of digits takes on two slow cores, and half as much again; measured afterwards
+TRAININGS = 1.8  # the teacher's training and its smaller student's, in trainings of the best trial's cost
 _begun: float | None = None
 _current: contextvars.ContextVar[Run | None] = contextvars.ContextVar("run", default=None)
 
@@ -113,7 +117,7 @@ class Run:
         section = {**section, "plugins": plugins} if plugins else section
         try:
             if stage.process == "caller" or self.inline:
-                return call_verb(stage.verb, inputs, section, work, extra, emit=self.emitter(stage))
+                return self._execute_here(stage, inputs, section, Workspace(**work), extra)
             worker = self.worker(stage.process)
             if stage.warms:
                 self.worker(stage.warms).prepare(warm)
@@ -123,6 +127,26 @@ class Run:
             raise StageFailedError(f"stage {stage.name}: {error}") from error
         finally:
             self._done.append(stage.name)
+
+    def _execute_here(self, stage: Stage, inputs: tuple[Any, ...], section: JSON, work: Workspace, extra: JSON) -> Any:
+        told = self.emitter(stage)
+
+        def emit(event: str, **fields: Any) -> None:
+            told(event, **fields)
+            if stage.name == "search" and event == "trial.finished":
+                self._lengthen(work, fields)
+
+        work.emit = emit
+        return load_verb(stage.verb)(*inputs, section, work, **extra)
+
+    def _lengthen(self, work: Workspace, told: JSON) -> None:
+        """Gives the search the seconds that training will not need, once trials have shown what an epoch costs."""
+        left, trial = self.budget.left(), told.get("trial") or {}
+        epoch = _epoch_seconds(trial.get("history") or ())
+        if left is None or work.seconds is None or epoch is None or told.get("value") != told.get("best"):
+            return
+        demand = TRAININGS * epoch * full_epochs(self.config.values["training"]["epochs"], int(trial["fidelity"]["rows"]))
+        work.seconds = max(work.seconds, time.monotonic() - work.started + left - self.budget.reserve - demand)
 
     def emitter(self, stage: Stage) -> Callable[..., Any]:
         """Writes a verb's progress to the journal under its stage's name."""
@@ -194,6 +218,13 @@ class Run:
         self._workers.clear()
         self.sources.save()
         self.timings.learn(self.config.model, self.journal.events())
+
+
+def _epoch_seconds(history: Sequence[JSON]) -> float | None:
+    """Seconds of a trial's quickest whole epoch; None if it had none. The last one may have been cut short."""
+    ends = [0.0, *(row["seconds"] for row in history)]
+    whole = [after - before for before, after in itertools.pairwise(ends)][:-1]
+    return min(whole, default=None)
 
 
 def begin(at: float | None = None) -> None:

@@ -50,11 +50,11 @@ STAGES: dict[str, Stage] = {
             "search", "components.search.search:search", ("version", "augment"),
             ("space", "strategy", "optimizer", "training", "search", "metrics"),
             ignores=("search.workers", "search.trial_seconds", "training.epochs"), extent=("search.trials",),
-            elastic=0.5, seeded=True, process="caller", words="tries candidates",
+            elastic=0.3, seeded=True, process="caller", words="tries candidates",
         ),
         Stage(
             "train", "components.training.train:train", ("version", "augment", "search"),
-            ("space", "optimizer", "training", "metrics"), elastic=0.25, seeded=True, warms="serving",
+            ("space", "optimizer", "training", "metrics"), elastic=0.45, seeded=True, warms="serving",
             words="trains the best candidate",
         ),
         Stage(

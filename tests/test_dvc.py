@@ -22,7 +22,8 @@ from flows.table import STAGES
 
 SMALL = {
     r"^budget: .*$": "budget: null", r"^  trials: .*$": "  trials: 2", r"^  workers: .*$": "  workers: 1",
-    r"^  epochs: auto       # a trial.*$": "  epochs: 1", r"^  epochs: auto       # the winner.*$": "  epochs: 2", r"^  memory_format: auto.*$": "  memory_format: contiguous",
+    r"^  epochs: auto       # a trial.*$": "  epochs: 1",
+    r"^  epochs: auto       # the winner.*$": "  epochs: 2", r"^  memory_format: auto.*$": "  memory_format: contiguous",
     r"^  precision: auto.*$": "  precision: fp32",
 }  # fmt: skip
 EDITS = [
