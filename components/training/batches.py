@@ -39,7 +39,7 @@ def load_rows(dataset: DatasetVersion, split: str, *, limit: int | None = None, 
     arrays, target = load_inputs(dataset, split), load_target(dataset, split)
     if not len(target):
         raise DataError(f"dataset {dataset.name} has no {split} rows; enlarge split.{split} or bring more rows")
-    index = slice(None)
+    index: slice | np.ndarray = slice(None)
     if limit is not None and limit < len(target):
         index = np.sort(np.random.default_rng(seed).permutation(len(target))[:limit])
     fields = {field.name: torch.from_numpy(np.array(arrays[field.name][index])) for field in dataset.inputs}

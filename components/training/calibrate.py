@@ -93,7 +93,7 @@ def settle(network: nn.Module, inputs: Sequence[Tensor], written: JSON, training
 
 def _fixed(training: JSON) -> JSON:
     """The settings that leave nothing to measure. Raises `UnknownNameError` for a layout or precision that does not exist."""
-    settings = {name: training.get(name, usual) for name, usual in USUAL.items()}
+    settings: JSON = {name: training.get(name, usual) for name, usual in USUAL.items()}
     for name, known in (("memory_format", tuple(FORMATS)), ("precision", PRECISIONS)):
         if settings[name] not in ("auto", *known):
             raise UnknownNameError(f"training.{name}", str(settings[name]), ["auto", *known])
