@@ -40,9 +40,9 @@ class UnknownNameError(UsageError):
     def __init__(self, kind: str, name: str, choices: Iterable[str]) -> None:
         self.kind, self.name, self.choices = kind, name, sorted(set(choices))
         close = difflib.get_close_matches(name, self.choices, n=1, cutoff=0.5)
-        hint = f"did you mean {close[0]!r}? " if close else ""
+        hint = f"; did you mean {close[0]!r}?" if close else ""
         listed = ", ".join(self.choices[:20]) + (", ..." if len(self.choices) > 20 else "")
-        super().__init__(f"unknown {kind} {name!r}; {hint}(choices: {listed})")
+        super().__init__(f"unknown {kind} {name!r}{hint} (choices: {listed or 'none'})")
 
     def __reduce__(self) -> tuple[type, tuple[str, str, list[str]]]:
         return type(self), (self.kind, self.name, self.choices)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import sys
 import time
 import traceback
@@ -19,6 +20,8 @@ from typing import Any
 
 from components.errors import AthanorError, UnknownNameError, UsageError
 from components.home import home
+
+FULL_DISK = r"No space left on device|File too large|Disk quota exceeded|disk is full|\d+ requested and \d+ written"
 
 
 @dataclass
@@ -67,7 +70,7 @@ HELP = """athanor VERB [NOUN ...] [key=value ...] [--json] [--debug]
   compare RUN RUN         two runs side by side
   predict PATH            the champion's predictions for new files      model=NAME out=FILE.csv
   promote MODEL VERSION   make a version champion by hand
-  rollback MODEL          make the previous champion champion again
+  rollback MODEL          make the previous champion champion again     version=N
   data add NAME PATH      pin data by data/NAME.dvc      data push, data pull      remote=PATH
   deploy                  serve the pipeline on a schedule      cron='0 3 * * *'
   ci                      run experiment=ci and print Markdown with the metrics beside the champion's
@@ -95,7 +98,7 @@ def main(argv: list[str] | None = None) -> int:
         return VERBS[command.verb](command) or 0
     except KeyboardInterrupt:
         print("interrupted; the same command goes on where this stopped", file=sys.stderr)
-        return 130
+        return _leave(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -152,15 +155,27 @@ def _root(error: BaseException) -> BaseException:
 
 
 def _known(error: BaseException) -> tuple[str, int]:
-    import errno
-
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
-        return f"no space left to write ({error.filename or home()}); free some and run the same command again", 75
+    if re.search(FULL_DISK, str(error)):
+        return f"no space left to write below {home()}; free some and run the same command again", 75
     if "database is locked" in str(error):
         return "a database in the state folder is locked by another process; try again when it has finished", 75
+    if type(error).__name__ == "PrefectHTTPStatusError" and "Server error" in str(error):
+        return f"Prefect's server cannot do its work ({_last_trouble()}); see to that and run the same command again", 75
     if isinstance(error, PermissionError):
         return f"{error.filename} cannot be read or written: permission denied", 65
-    return f"our own bug: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}", 70
+    kind = "" if type(error).__name__ == "WorkerBug" else f"{type(error).__name__}: "  # whose text begins with what it was
+    return f"our own bug: {kind}{str(error).partition(chr(10))[0]}", 70
+
+
+def _last_trouble() -> str:
+    """The newest error line in the log of this home's Prefect server, such as a full disk or a locked database."""
+    log = home() / "prefect.log"
+    with contextlib.suppress(OSError):
+        lines = log.read_text(errors="replace").splitlines()[-2000:]
+        found = next((line for line in reversed(lines) if "OperationalError)" in line), "")
+        if found:
+            return found.rpartition("OperationalError)")[2].strip()
+    return f"see {log}"
 
 
 def _write_traceback(error: BaseException) -> str:
@@ -195,7 +210,7 @@ def run(command: Command) -> int:
         records, run_id = plan.records(steps), summary.last_run_of(config.identity, config.model)
         stages = {step.stage: {"state": "cached", "seconds": 0.0} for step in steps}
     else:
-        run_id, records, stages = _synthesize(command)
+        run_id, records, stages = _synthesize(command, None if steps[0].state == "cached" else config.section(("dataset", "split")))
     report = records["evaluate"]
     document = summary.document(
         run=run_id, model=config.model, decision=records["promote"], report=report, seconds=time.time() - command.started, stages=stages
@@ -204,7 +219,7 @@ def run(command: Command) -> int:
     return 0 if nothing_to_do else _leave()
 
 
-def _synthesize(command: Command) -> tuple[str, dict[str, Any], dict[str, Any]]:
+def _synthesize(command: Command, unread: dict[str, Any] | None) -> tuple[str, dict[str, Any], dict[str, Any]]:
     from flows import screen
 
     screen.use(quiet=False)
@@ -214,6 +229,10 @@ def _synthesize(command: Command) -> tuple[str, dict[str, Any], dict[str, Any]]:
     from flows.launch import kindle
 
     kindle()
+    if unread:
+        from components.data.version import look
+
+        look(unread)
     from flows.pipeline import synthesize
     from flows.reporting import finished
 
@@ -222,17 +241,18 @@ def _synthesize(command: Command) -> tuple[str, dict[str, Any], dict[str, Any]]:
     return done.id, done.records, {name: {k: row[k] for k in ("state", "seconds")} for name, row in done.stages.items()}
 
 
-def _leave() -> int:
+def _leave(code: int = 0) -> int:
     """Ends the process without waiting for Prefect's client threads, whose own shutdown prints tracebacks."""
     import multiprocessing.util
 
-    from flows.reporting import deliver
+    if "prefect.events.worker" in sys.modules:
+        from flows.reporting import deliver
 
-    deliver()
+        deliver()
     multiprocessing.util._exit_function()  # type: ignore[attr-defined]  # gives semaphores back, which `_exit` alone would leak
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)
+    os._exit(code)
 
 
 def plan(command: Command) -> int:
@@ -266,6 +286,7 @@ def stage(command: Command) -> int:
     """One stage through the door."""
     from flows.stage import enter
 
+    command.no_more(1, words=True)
     outcome = enter(command.noun(0, "the name of a stage"), command.words)
     document = {"stage": command.nouns[0], "state": outcome.state, "seconds": round(outcome.seconds, 3), "why": list(outcome.why)}
     emit(command, document, f"{command.nouns[0]} {outcome.state} in {outcome.seconds:.1f} s")
@@ -310,8 +331,8 @@ def compare(command: Command) -> int:
     """Two runs side by side."""
     from flows.status import compare as side_by_side
 
-    document, text = side_by_side(command.noun(0, "two runs"), command.noun(1, "two runs"))
     command.no_more(2)
+    document, text = side_by_side(command.noun(0, "two runs"), command.noun(1, "two runs"))
     emit(command, document, text)
     return 0
 
@@ -332,19 +353,19 @@ def promote(command: Command) -> int:
     """Makes a version champion by hand."""
     from flows.promotion import promote as by_hand
 
-    document = by_hand(command.noun(0, "MODEL and VERSION"), command.noun(1, "MODEL and VERSION"))
     command.no_more(2)
+    document = by_hand(command.noun(0, "MODEL and VERSION"), command.noun(1, "MODEL and VERSION"))
     emit(command, document, document["words"])
     return 0
 
 
 def rollback(command: Command) -> int:
-    """Makes the previous champion champion again."""
+    """Makes the previous champion champion again, or the version that is named."""
     from flows.promotion import rollback as back
 
-    model = command.nouns[0] if command.nouns else command.option("model")
+    model, to = command.option("model"), command.option("version")
     command.no_more(1)
-    document = back(model)
+    document = back(command.nouns[0] if command.nouns else model, to)
     emit(command, document, document["words"])
     return 0
 
@@ -365,8 +386,8 @@ def data(command: Command) -> int:
 
     action = command.noun(0, "add, push or pull")
     if action == "add":
-        found: Any = pins.add(command.noun(1, "NAME and PATH"), Path(command.noun(2, "NAME and PATH")))
         command.no_more(3)
+        found: Any = pins.add(command.noun(1, "NAME and PATH"), Path(command.noun(2, "NAME and PATH")))
     elif action in ("push", "pull"):
         remote = command.option("remote")
         command.no_more(1)

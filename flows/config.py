@@ -94,8 +94,9 @@ def _conf_digest(folders: list[Path], words: list[str]) -> str:
 
 def _remembered(memo: Path) -> JSON | None:
     try:
-        return dict(json.loads(memo.read_text()))
-    except (OSError, ValueError):
+        found = json.loads(memo.read_text())
+        return dict(found["composition"]) if found["digest"] == digest_of(found["composition"]) else None
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
@@ -103,7 +104,7 @@ def _remember(memo: Path, found: JSON) -> None:
     try:
         memo.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         temporary = memo.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(found))
+        temporary.write_text(json.dumps({"digest": digest_of(found), "composition": found}))
         temporary.replace(memo)
     except OSError:  # a state folder that cannot be written is reported by the store, in its own words
         return
@@ -196,6 +197,7 @@ RULES: dict[str, tuple[type | tuple[type, ...], str, Any]] = {
     "training.clip": ((int, float), "not negative", lambda v: v >= 0),
     "selection.tolerance": ((int, float), "between 0 and 1", lambda v: 0 <= v <= 1),
 }
+LISTS = ("check", "optimizer", "gate")
 REQUIRED = (
     "check",
     "augmentation",
@@ -219,11 +221,21 @@ def _judge(found: JSON) -> None:
         value = _at(values, name)
         if isinstance(value, bool) or not isinstance(value, kind) or not holds(value):
             problems.append(f"{name} must be {rule}, got {value!r}")
+    problems += _member_problems(values)
     problems += _duration_problems(values)
     if values["search"]["workers"] != "auto" and not _is_count(values["search"]["workers"]):
         problems.append(f"search.workers must be auto or a whole number, at least 1, got {values['search']['workers']!r}")
     if problems:
         raise UsageError("; ".join(problems))
+
+
+def _member_problems(values: JSON) -> list[str]:
+    return [
+        f"{group}.{name} must hold a _target_ (a yaml of a list opens with `# @package {group}.NAME`)"
+        for group in LISTS
+        for name, node in (values[group] or {}).items()
+        if node is not None and not (isinstance(node, Mapping) and "_target_" in node)
+    ]
 
 
 def _is_count(value: Any) -> bool:

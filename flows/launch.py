@@ -7,14 +7,17 @@ imported meanwhile. Nothing of this happens in a run with nothing to do.
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 
 from components import processes
+from components.errors import TryAgainError
 from components.home import home
 from components.store import Store
 from flows import server
 from flows.run import begin
 
+LEAST_FREE_MB = 100  # a new state folder takes 25 MB, most of it Prefect's page, and SQLite needs room to work
 _lock = threading.Lock()
 
 
@@ -23,9 +26,16 @@ def kindle() -> None:
     begin()
     os.environ["ATHANOR_HOME"] = str(home())
     Store(home()).prepare()
+    _require_space()
     server.start()
     if threading.current_thread() is threading.main_thread():
         processes.start()
+
+
+def _require_space() -> None:
+    free = shutil.disk_usage(home()).free // 10**6
+    if free < LEAST_FREE_MB:
+        raise TryAgainError(f"no space left: {home()} has {free} MB and a run needs {LEAST_FREE_MB}; free some or move ATHANOR_HOME")
 
 
 def prepare() -> None:

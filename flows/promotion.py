@@ -23,18 +23,20 @@ def predict(path: Path, model: str | None, out: Path | None) -> JSON:
 
     version = champion(named(model))
     target = out or Path(f"{path.name.partition('.')[0] or 'rows'}-predictions.csv")
+    _require_place(target)
     found = predicting.predict(version.file.path, path)
     text = io.StringIO()
     predicting.write_csv(found, text)
-    _write(target, text.getvalue())
+    write_atomically(target, text.getvalue())
     words = f"{len(found.rows)} rows predicted by {version.name} version {version.version}: {target}"
     return {"model": version.name, "version": version.version, "rows": len(found.rows), "predictions": str(target), "text": words}
 
 
-def _write(target: Path, text: str) -> None:
+def _require_place(target: Path) -> None:
     if not target.absolute().parent.is_dir():
         raise UsageError(f"out={target}: there is no folder {target.absolute().parent}")
-    write_atomically(target, text)
+    if target.is_dir():
+        raise UsageError(f"out={target} is a folder; name a file, such as out={target / 'predictions.csv'}")
 
 
 def named(model: str | None) -> str:
@@ -63,12 +65,13 @@ def promote(model: str, version: str) -> JSON:
     return _document(decision)
 
 
-def rollback(model: str | None) -> JSON:
-    """Makes the previous champion champion again."""
+def rollback(model: str | None, to: str | None = None) -> JSON:
+    """Makes the previous champion (or version `to`) champion again."""
     from components.registry.promote import rollback as back
 
     _prepare()
-    return _document(back(named(model)))
+    model = named(model)
+    return _document(back(model, None if to is None else _number(model, to)))
 
 
 def lineage(model: str, version: str | None) -> JSON:
@@ -76,8 +79,8 @@ def lineage(model: str, version: str | None) -> JSON:
     from components.registry import versions
 
     _prepare()
-    number = int(version) if version and version.isdigit() else versions.standing(model).champion
-    if not number:
+    number = _number(model, version) if version else versions.standing(model).champion
+    if not number and model in versions.registered_models():
         raise UsageError(f"model {model!r} has no champion; name a version: athanor lineage {model} VERSION")
     return {"model": model, "version": number, "lineage": versions.lineage(model, number)}
 
@@ -85,9 +88,16 @@ def lineage(model: str, version: str | None) -> JSON:
 def _load(model: str, version: str) -> ModelVersion:
     from components.registry import versions
 
-    if not version.isdigit():
-        raise UsageError(f"a version is a whole number, got {version!r}; versions of {model}: {versions.registered_versions(model)}")
-    return versions.load(model, int(version))
+    return versions.load(model, _number(model, version))
+
+
+def _number(model: str, version: str) -> int:
+    from components.registry.versions import registered_versions
+
+    if not version.isdecimal():
+        known = ", ".join(map(str, registered_versions(model))) or "none"
+        raise UsageError(f"a version is a whole number, got {version!r}; the versions of {model!r} are {known}")
+    return int(version)
 
 
 def _document(decision: Decision) -> JSON:

@@ -79,6 +79,8 @@ def wait_until_healthy(timeout: float = 120.0) -> None:
     while time.monotonic() < until:
         if _is_healthy(url):
             return
+        if _clients and _running() is None:
+            break
         time.sleep(0.1)
     raise TryAgainError(f"Prefect's server at {url} does not answer; see {home() / 'prefect.log'} and try again")
 

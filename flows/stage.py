@@ -1,7 +1,7 @@
 """The stage door: one stage on the saved records of the stages before it.
 
-    python -m flows.stage NAME [key=value ...]     what dvc.yaml and torchrun call
-    python -m flows.stage                          prints the dvc.yaml that fits the table of stages
+python -m flows.stage NAME [key=value ...]     what dvc.yaml and torchrun call
+python -m flows.stage                          prints the dvc.yaml that fits the table of stages
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from components import artifacts
 from components.artifacts import QualityReport, Record
-from components.errors import StageFailedError
+from components.errors import UsageError
 from components.home import home
 from components.store import write_atomically
 from flows.execution import Outcome, require_fit, run_stage
@@ -32,10 +32,11 @@ def enter(name: str, overrides: list[str]) -> Outcome:
 
     stage = stage_named(name)
     config = load(overrides)
+    records = {needed: _load_saved(needed) for needed in stage.takes}
     with Run.open(config, listeners=()) as run:
         run.inline = True
-        records = {needed: _load_saved(needed) for needed in stage.takes}
         outcome = run_stage(name, arguments(stage, records), config.section(stage.reads), run, lineage=run.lineage())
+        run.journal.write("run.paused")
     if isinstance(outcome.record, QualityReport):
         require_fit(outcome.record)
     _save(name, outcome.record)
@@ -45,8 +46,8 @@ def enter(name: str, overrides: list[str]) -> Outcome:
 def _load_saved(name: str) -> Any:
     try:
         return artifacts.load(json.loads(saved(name).read_text()), home())
-    except FileNotFoundError:
-        raise StageFailedError(f"stage {name!r} has not run yet; run `athanor stage {name}` first") from None
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UsageError(f"stage {name!r} has not run yet; run `athanor stage {name}` first") from None
 
 
 def _save(name: str, record: Record | tuple[Record, ...]) -> None:

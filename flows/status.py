@@ -17,6 +17,7 @@ from flows.screen import clock
 from flows.table import STAGES
 
 RUNS_KEPT = 10
+ENDINGS = {"run.interrupted": "interrupted", "run.paused": "by stages", "stage.failed": "failed"}  # of a run that can go on
 
 
 def rows() -> list[JSON]:
@@ -33,7 +34,7 @@ def _row(folder: Path) -> JSON:
     events = list(journal.read(folder / "journal.jsonl"))
     state = note["state"]
     if state == "running" and not _is_open(note["identity"]):
-        state = "interrupted" if events and events[-1]["event"] == "run.interrupted" else "killed"
+        state = ENDINGS.get(events[-1]["event"] if events else "", "killed")
     trials = [row for row in events if row["event"] == "trial.finished"]
     stages = [row["stage"] for row in events if row["event"].startswith("stage.")]
     return {

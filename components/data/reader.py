@@ -85,6 +85,8 @@ def row_digest(content: bytes) -> bytes:
 
 def plain_name(name: str | None, path: Path | None) -> str:
     """The data set's name: the one given, or the file's or folder's without its suffixes; letters, digits, `-`, `_`."""
+    if not name and path is None:
+        raise UsageError("dataset.path is needed: add dataset.path=PATH")
     if not name and path is not None:
         stem = path.absolute().name
         name = re.sub(r"(\.(csv|tsv|txt|data|parquet|pq|zip|gz))+$", "", stem, flags=re.IGNORECASE)

@@ -88,7 +88,7 @@ def join(first: Table, second: Table) -> Table:
     for name in first.names:
         if name not in second.columns:
             raise DataError(
-                f"{second.places[0][1]} lacks column {name!r}, which {first.places[0][1].name} has; {_offer(name, second.names)}"
+                f"{second.places[0][1]} lacks column {name!r}, which {first.places[0][1].name} has{_offer(name, second.names)}"
             )
     return Table(
         columns={name: [*cells, *second.columns[name]] for name, cells in first.columns.items()},
@@ -103,16 +103,17 @@ def column(table: Table, name: str, option: str) -> Sequence[str]:
     """A column's cells. Raises `DataError` that offers the nearest name, where the table has none of that name."""
     if name in table.columns:
         return table.columns[name]
-    raise DataError(f"{table.places[0][1]} has no column {name!r} ({option}); {_offer(name, table.names)}")
+    raise DataError(f"{table.places[0][1]} has no column {name!r} ({option}){_offer(name, table.names)}")
 
 
 def _offer(name: str, names: Sequence[str]) -> str:
     import difflib
 
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = f"did you mean {close[0]!r}? " if close else ""
+    hint = f"; did you mean {close[0]!r}?" if close else ""
     listed = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
-    return f"{hint}(columns: {listed}; a file without a header line needs dataset.header=false)"
+    remedy = "a file without a header line needs dataset.header=false"
+    return f"{hint} (columns: {listed}; {remedy})" if hint else f"; its columns are {listed} ({remedy})"
 
 
 def _text(path: Path, encoding: str) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from components.artifacts import JSON, DatasetVersion, InputField, StoredFile
 from components.build import build
-from components.data.reader import SPLITS, Encoded, Reader
+from components.data.reader import SPLITS, Encoded, Reader, required_path
 from components.data.sources import reader_of, stamps, version_digest
 from components.data.split import assign, fractions
 from components.errors import DataError, TryAgainError
@@ -21,6 +21,8 @@ from components.workspace import Workspace
 
 if TYPE_CHECKING:
     import numpy as np
+
+LOOK_BYTES = 4_000_000  # read in well under a second, packed or not
 
 
 def version(config: JSON, work: Workspace) -> DatasetVersion:
@@ -43,12 +45,19 @@ def version(config: JSON, work: Workspace) -> DatasetVersion:
     return _record(reader, encoded, splits, digest, work.out)
 
 
+def look(config: JSON) -> None:
+    """Reads small data once and forgets them: a mistake in them is told in a second, before anything heavy is waited for."""
+    reader = reader_of(config)
+    if sum(path.stat().st_size for path in reader.sources().values()) <= LOOK_BYTES:
+        reader.read()
+
+
 def read_rows(source: JSON, inputs: tuple[InputField, ...], path: Path) -> tuple[list[str], dict[str, np.ndarray]]:
     """New rows of the form a dataset version's `source` describes: one name per row and an array per input field.
 
     A target among them is ignored. Raises `DataError` for rows that do not fit the inputs."""
     reader: Reader = build(source)
-    names, arrays = reader.rows(Path(path), inputs)
+    names, arrays = reader.rows(required_path(path, "new rows", "PATH"), inputs)
     if not names:
         raise DataError(f"{path} holds no rows to predict; name a file with at least one")
     return names, arrays

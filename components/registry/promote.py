@@ -15,7 +15,7 @@ import numpy as np
 
 from components.artifacts import JSON, Decision, GateResult, ModelVersion
 from components.build import build
-from components.errors import TryAgainError, UsageError
+from components.errors import TryAgainError, UnknownNameError, UsageError
 from components.registry import champions, ledger, versions
 from components.registry.connection import connect, registry_lock, told_in_one_line
 from components.registry.contender import Contender, challenger_of, champion_of
@@ -198,6 +198,9 @@ def rollback(model: str, to: int | None = None) -> Decision:
 
 def _rollback_target(model: str, now: Standing, to: int | None) -> int:
     if not now.champion:
+        known = versions.registered_models()
+        if model not in known:
+            raise UnknownNameError("model", model, known)
         numbers = versions.registered_versions(model)
         raise UsageError(f"model {model!r} has no champion to roll back from; its versions are {', '.join(map(str, numbers)) or 'none'}")
     target = to if to is not None else now.previous

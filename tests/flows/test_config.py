@@ -114,6 +114,14 @@ def test_a_choice_of_ones_own_comes_from_conf_dir_and_a_plugin(tmp_path: Path, m
     assert build(config.values["space"]).width == 3
 
 
+def test_a_member_of_a_list_without_its_package_is_told_how_it_opens(tmp_path: Path) -> None:
+    """Hydra would merge its keys into the list itself."""
+    (tmp_path / "check").mkdir()
+    (tmp_path / "check" / "mine.yaml").write_text("_target_: my_checks.Mine\n")
+    with pytest.raises(UsageError, match=r"a yaml of a list opens with `# @package check.NAME`"):
+        load([f"conf_dir={tmp_path}", "check=[mine]", "plugins=[]"])
+
+
 def test_every_key_of_the_configuration_is_read_by_a_stage_or_is_over_all() -> None:
     """A setting that nobody reads would be decoration."""
     over_all = {"seed", "budget", "plugins"}
