@@ -8,6 +8,7 @@ the caller gets `WorkerDied` with the signal. Call `start()` early, in the main 
 from __future__ import annotations
 
 import contextlib
+import math
 import multiprocessing
 import multiprocessing.forkserver
 import os
@@ -17,6 +18,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any
 
 from components.errors import AthanorError
@@ -128,6 +130,21 @@ class Worker:
         if self.process.is_alive():
             self.process.kill()
             self.process.join(5)
+
+
+def available_cores() -> int:
+    """Cores that this process may use: by its affinity, and by its control group's quota if it has one."""
+    cores = len(os.sched_getaffinity(0))
+    quota = _quota()
+    return max(1, min(cores, math.ceil(quota))) if quota else cores
+
+
+def _quota(path: Path = Path("/sys/fs/cgroup/cpu.max")) -> float | None:
+    try:
+        limit, period = path.read_text().split()
+        return None if limit == "max" else float(limit) / float(period)
+    except (OSError, ValueError):
+        return None
 
 
 def ready(workers: list[Worker], timeout: float) -> list[Worker]:

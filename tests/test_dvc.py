@@ -24,7 +24,7 @@ SMALL = {
     r"^budget: .*$": "budget: null", r"^  trials: .*$": "  trials: 2", r"^  workers: .*$": "  workers: 1",
     r"^  epochs: auto       # a trial.*$": "  epochs: 1",
     r"^  epochs: auto       # the winner.*$": "  epochs: 2", r"^  memory_format: auto.*$": "  memory_format: contiguous",
-    r"^  precision: auto.*$": "  precision: fp32",
+
 }  # fmt: skip
 EDITS = [
     ("conf/pipeline.yaml", r"^seed: 0", "seed: 1"),

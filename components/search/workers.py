@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +15,7 @@ from typing import Any
 
 from components.artifacts import JSON
 from components.errors import UsageError
-from components.processes import Worker
+from components.processes import Worker, available_cores
 from components.search.runner.process import answer_of
 from components.store import write_atomically
 
@@ -100,19 +98,4 @@ def _remembered(notes: Path, cores: int) -> dict[int, float] | None:
         rates = {int(count): float(rate) for count, rate in found["steps_per_second"].items()}
         return rates if found["cores"] == cores and rates else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
-
-
-def available_cores() -> int:
-    """Cores that this process may use: by its affinity, and by its control group's quota if it has one."""
-    cores = len(os.sched_getaffinity(0))
-    quota = _quota()
-    return max(1, min(cores, math.ceil(quota))) if quota else cores
-
-
-def _quota(path: Path = Path("/sys/fs/cgroup/cpu.max")) -> float | None:
-    try:
-        limit, period = path.read_text().split()
-        return None if limit == "max" else float(limit) / float(period)
-    except (OSError, ValueError):
         return None

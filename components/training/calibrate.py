@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from components.artifacts import JSON
 from components.errors import UnknownNameError
+from components.processes import available_cores
 from components.store import write_atomically
 
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -70,20 +71,25 @@ def _fastest(network: nn.Module, inputs: Sequence[Tensor], chosen: JSON, options
     return chosen
 
 
-def settle(network: nn.Module, inputs: Sequence[Tensor], written: JSON, training: JSON, scratch: Path | None) -> JSON:
+def settle(
+    network: nn.Module, inputs: Sequence[Tensor], written: JSON, training: JSON, scratch: Path | None, *, alone: bool = False
+) -> JSON:
     """The numerics to train with: the candidate's own if `written`, those an earlier session measured, or measured now.
 
-    `training.threads`, `training.memory_format` and `training.precision` other than `auto` are taken as they are.
+    `training.threads`, `training.memory_format` and `training.precision` other than `auto` are taken as they are. A
+    training that has the machine `alone` also measures whether a thread per core is faster than one; trials, which run
+    side by side, take one each.
     """
-    if written:
-        return written
     fixed = _fixed(training)
+    choose_threads = alone and "threads" not in fixed
+    if written and not choose_threads:
+        return written
     if len(fixed) == len(PLAIN):
         return fixed
     kept = scratch / "numerics.json" if scratch else None
     if kept and kept.exists():
         return json.loads(kept.read_text())
-    counts = [fixed["threads"]] if "threads" in fixed else sorted({1, torch.get_num_threads()})
+    counts = sorted({1, available_cores()}) if choose_threads else [fixed.get("threads", 1)]
     precisions = [fixed["precision"]] if "precision" in fixed else PRECISIONS
     numerics = {**calibrate(network, inputs, threads=counts, precisions=precisions), **fixed}
     if kept:

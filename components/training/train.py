@@ -45,7 +45,7 @@ def train_model(
     training = config.get("training") or {}
     seed = seed_of(work.seed, role)
     network = build_network(config["space"], candidate, dataset, seed)
-    candidate = with_numerics(network, dataset, candidate, training, work.scratch)
+    candidate = with_numerics(network, dataset, candidate, training, work.scratch, alone=True)
     epochs = full_epochs(training.get("epochs"), dataset.splits["train"])
     fitted = fit(
         network, dataset, candidate.hyperparameters, policy=build(policy.config), optimizers=config["optimizer"], seed=seed,

@@ -89,11 +89,9 @@ def _fit(
 
 
 def with_numerics(
-    network: nn.Module, dataset: DatasetVersion, candidate: Candidate, training: JSON, scratch: Path | None
+    network: nn.Module, dataset: DatasetVersion, candidate: Candidate, training: JSON, scratch: Path | None, *, alone: bool = False
 ) -> Candidate:  # fmt: skip
-    """The candidate with its numerics written down (measured on one of its own batches if they are not yet)."""
-    if candidate.numerics:
-        return candidate
+    """The candidate with its numerics written down (measured on one of its own batches if they are not yet); see `settle`."""
     batch = load_rows(dataset, "train", limit=int(candidate.hyperparameters["batch_size"]))
     inputs = [batch.fields[field.name] for field in dataset.inputs]
-    return candidate.replace(numerics=settle(network, inputs, candidate.numerics, training, scratch))
+    return candidate.replace(numerics=settle(network, inputs, candidate.numerics, training, scratch, alone=alone))

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from components import processes
 from components.errors import UsageError
 from components.search import workers
 
@@ -71,10 +72,10 @@ def test_quota_of_a_control_group_counts(tmp_path: Path) -> None:
     """`150000 100000` is one and a half cores; `max` and a missing file are no limit."""
     file = tmp_path / "cpu.max"
     file.write_text("150000 100000\n")
-    assert workers._quota(file) == 1.5
+    assert processes._quota(file) == 1.5
     file.write_text("max 100000\n")
-    assert workers._quota(file) is None
-    assert workers._quota(tmp_path / "absent") is None
+    assert processes._quota(file) is None
+    assert processes._quota(tmp_path / "absent") is None
 
 
 def test_steps_are_counted_in_the_time_given() -> None:
