@@ -160,3 +160,15 @@ def test_what_no_run_refers_to_is_freed(copy_of_finished: Callable[[], Athanor])
     (stray / "weights.bin").write_bytes(b"x" * 1000)
     assert athanor.json("clean") == {"removed": 1, "bytes": 1000}
     assert {row["state"] for row in athanor.json("plan", *SMALL)["stages"].values()} == {"cached"}
+
+
+def test_the_same_in_three_lines_of_python(copy_of_finished: Callable[[], Athanor]) -> None:
+    """`synthesize` returns the Decision; every stage is a task run in the state Cached; no process is left behind."""
+    athanor = copy_of_finished()
+    script = f"from flows.pipeline import synthesize\ndecision = synthesize({list(SMALL)!r})\nprint(decision.promoted, decision.version)\n"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=athanor.home.parent, env=athanor.environment, capture_output=True, text=True, timeout=200
+    )
+    assert done.stdout.split() == ["True", "1"], done.stderr
+    with sqlite3.connect(athanor.home / "prefect.db") as database:
+        assert database.execute("select distinct state_name from task_run").fetchall() == [("Cached",)]
