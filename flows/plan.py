@@ -3,7 +3,6 @@ store is asked, and a miss says which part of its key changed."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,11 @@ from typing import Any
 from components.artifacts import JSON
 from components.fingerprint import ROOT, SourceCache
 from components.home import home
-from components.store import KeyParts, Store, explain, read_record
+from components.store import KeyParts, Store, read_record
 from flows.config import Config
-from flows.execution import find, key_parts, with_extent
-from flows.run import Timings
-from flows.table import STAGES, Stage, arguments, drop
+from flows.execution import find, key_parts
+from flows.run import Timings, changed_parts, last_parts, why_it_runs
+from flows.table import STAGES, Stage, arguments
 
 
 @dataclass(frozen=True)
@@ -51,37 +50,21 @@ def _own(stage: Stage, config: Config, store: Store, sources: SourceCache, recor
     found = find(stage, parts, section, config.budget, store)
     if found:
         return Step(stage.name, "cached", (), None, read_record(store.folder(stage.name, found.key)))
-    last = _last(stage, config)
-    why = _changes(stage, last, parts)
-    if last and not why and stage.elastic:
-        why = explain(last, with_extent(stage, parts, section, config.budget))
-    return Step(stage.name, "run", tuple(why or ["its result is missing or damaged"]), None)
+    why = why_it_runs(stage, last_parts(config.model, stage.name), parts, section, config.budget)
+    return Step(stage.name, "run", tuple(why), None)
 
 
 def _follower(stage: Stage, config: Config, sources: SourceCache, missing: list[str]) -> Step:
-    last = _last(stage, config)
+    last = last_parts(config.model, stage.name)
     parts = _parts(stage, None, config.section(stage.reads), config, sources)
     parts = KeyParts(**{**parts.to_json(), "inputs": last["inputs"] if last else {}})
-    why = _changes(stage, last, parts)
+    why = changed_parts(last, parts)
     after = f"after {', '.join(missing)}"
     return Step(stage.name, "run" if why else "follows", (*why, after), None)
 
 
 def _parts(stage: Stage, inputs: tuple[Any, ...] | None, section: JSON, config: Config, sources: SourceCache) -> KeyParts:
     return key_parts(stage, inputs, section, int(config.values["seed"]), sources, tuple(config.values["plugins"]))
-
-
-def _changes(stage: Stage, last: JSON | None, parts: KeyParts) -> list[str]:
-    if last is None:
-        return ["never ran for this model"]
-    return explain(drop(last, ("extent",)), KeyParts(**drop(parts.to_json(), ("extent",))))
-
-
-def _last(stage: Stage, config: Config) -> JSON | None:
-    try:
-        return dict(json.loads((home() / "last" / config.model / f"{stage.name}.json").read_text()))
-    except (OSError, ValueError):
-        return None
 
 
 def is_done(steps: list[Step]) -> bool:

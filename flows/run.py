@@ -168,20 +168,11 @@ class Run:
 
     def why(self, stage: Stage, parts: KeyParts, section: JSON) -> list[str]:
         """Which parts of the key changed since this model's last run of the stage."""
-        last = self.last(stage)
-        if last is None:
-            return ["never ran for this model"]
-        changes = explain(drop(last, ("extent",)), KeyParts(**drop(parts.to_json(), ("extent",))))
-        if not changes and stage.elastic:
-            changes = explain(last, with_extent(stage, parts, section, self.budget_asked))
-        return changes or ["its result is missing or damaged"]
+        return why_it_runs(stage, last_parts(self.config.model, stage.name), parts, section, self.budget_asked)
 
     def last(self, stage: Stage) -> JSON | None:
         """Key parts of this model's last result of a stage."""
-        try:
-            return dict(json.loads((home() / "last" / self.config.model / f"{stage.name}.json").read_text()))
-        except (OSError, ValueError):
-            return None
+        return last_parts(self.config.model, stage.name)
 
     def remember(self, stage: Stage, parts: KeyParts) -> None:
         """Notes which result of a stage this model used last."""
@@ -240,20 +231,45 @@ def _seconds_since_begun() -> float:
     return seconds
 
 
-def current_or_detached() -> Run:
+def current_or_detached(config: JSON) -> Run:
     """The run that is open in this context; in a flow of one's own, one without a budget that lasts as long as the process."""
     run = _current.get()
-    return run if run is not None else _detached()
+    return run if run is not None else _detached(json.dumps({**config, "budget": None}, sort_keys=True))
 
 
 @functools.cache
-def _detached() -> Run:
-    config = load(["budget=null", f"model=flow-{os.getpid()}"])
+def _detached(given: str) -> Run:
+    config = Config(values={**load(["budget=null"]).values, **json.loads(given)}, choices={}, overrides=())
     Store(home()).prepare()
     run = Run(config, _folder_for(config), ())
     run.journal.write("run.started", run=run.id, model=config.model, budget=None, overrides=[])
-    atexit.register(run.close)
+    atexit.register(_put_down, run)
     return run
+
+
+def _put_down(run: Run) -> None:
+    run.journal.write("run.paused")
+    run.close()
+
+
+def last_parts(model: str, stage: str) -> JSON | None:
+    """Key parts of a model's last result of a stage, if there is one."""
+    return _read(home() / "last" / model / f"{stage}.json") or None
+
+
+def changed_parts(last: JSON | None, parts: KeyParts) -> list[str]:
+    """Which parts of the key changed, in words, the extent left aside."""
+    if last is None:
+        return ["never ran for this model"]
+    return explain(drop(last, ("extent",)), KeyParts(**drop(parts.to_json(), ("extent",))))
+
+
+def why_it_runs(stage: Stage, last: JSON | None, parts: KeyParts, section: JSON, budget: float | None) -> list[str]:
+    """Why a stage whose inputs are known has no result: what changed, how much more was asked, or that it is gone."""
+    changes = changed_parts(last, parts)
+    if not changes and stage.elastic:
+        changes = explain(last, with_extent(stage, parts, section, budget))
+    return changes or ["its result is missing or damaged"]
 
 
 def _folder_for(config: Config) -> Path:
