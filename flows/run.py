@@ -197,7 +197,7 @@ class Run:
         }  # fmt: skip
 
     def finish(self, state: str, why: str = "") -> None:
-        """Writes how the run ended; a finished run is not continued."""
+        """Writes how the run ended: finished, failed, or staged (stages run one by one). It is not continued."""
         self.journal.write(f"run.{state}", why=why, seconds=round(time.time() - self.started, 3))
         summary = {"id": self.id, "identity": self.config.identity, "model": self.config.model, "state": state, "why": why}
         write_atomically(self.folder / "run.json", json.dumps(summary))
@@ -248,7 +248,7 @@ def _detached(given: str) -> Run:
 
 
 def _put_down(run: Run) -> None:
-    run.journal.write("run.paused")
+    run.finish("staged")
     run.close()
 
 

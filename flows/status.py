@@ -17,11 +17,11 @@ from flows.screen import clock
 from flows.table import STAGES
 
 RUNS_KEPT = 10
-ENDINGS = {"run.interrupted": "interrupted", "run.paused": "by stages", "stage.failed": "failed"}  # of a run that can go on
+ENDINGS = {"run.interrupted": "interrupted", "stage.failed": "failed"}  # of a run that can go on
 
 
 def rows() -> list[JSON]:
-    """One row a run, newest first: state (running, killed, finished, failed), stage, trials and best so far."""
+    """One row a run, newest first: state (running, killed, interrupted, finished, failed, staged), stage, trials and best so far."""
     return [_row(folder) for folder in _folders()]
 
 
