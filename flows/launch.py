@@ -46,6 +46,36 @@ def prepare() -> None:
         server.wait_until_healthy()
 
 
+def adopt_flows() -> None:
+    """Gives flows of one's own this home's server and workers, where Prefect would start a temporary server for them.
+
+    Prefect asks `SubprocessASGIServer` for a server whenever it has no address; this one starts ours, when first asked."""
+    if os.environ.get("PREFECT_API_URL"):
+        return
+    from prefect.server.api import server as prefect_server
+
+    prefect_server.SubprocessASGIServer = HomeServer  # type: ignore[assignment,misc]
+
+
+class HomeServer:
+    """This home's server in the place of Prefect's temporary one."""
+
+    server_process = True
+    ready = False
+
+    def start(self, timeout: int | None = None) -> None:
+        if not HomeServer.ready:
+            prepare()
+            HomeServer.ready = True
+
+    def stop(self) -> None:
+        server.stop_needing()
+
+    @property
+    def api_url(self) -> str:
+        return os.environ["PREFECT_API_URL"]
+
+
 def _warm_registry() -> None:
     from components import tracking
 

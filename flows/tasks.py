@@ -36,10 +36,11 @@ from components.artifacts import (
 )
 from components.errors import StageFailedError, TryAgainError
 from flows.execution import require_fit, run_stage
-from flows.launch import prepare
+from flows.launch import adopt_flows, prepare
 from flows.run import current_or_detached
 from flows.table import STAGES, candidate_of
 
+adopt_flows()
 RETRIES = 2
 RETRY_DELAY_SECONDS = 1.0
 
@@ -86,7 +87,7 @@ def stage_task(function: Callable[..., Any]) -> StageTask:
 
 
 def _run(name: str, inputs: tuple[Any, ...], config: JSON, *, lineage: bool = False) -> Any:
-    run = current_or_detached()
+    run = current_or_detached(config)
     section = {key: config[key] for key in STAGES[name].reads}
     outcome = run_stage(name, inputs, section, run, lineage=run.lineage() if lineage else None)
     if outcome.state == "cached":
