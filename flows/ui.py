@@ -45,7 +45,10 @@ def _start_mlflow(port: int) -> subprocess.Popen[bytes]:
     lifeline = "from components.lifeline import die_with_parent; import sys; from mlflow.cli import cli; sys.argv[0] = 'mlflow'; cli()"
     words = ["ui", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     with (home() / "mlflow-ui.log").open("ab") as log:
-        return subprocess.Popen([sys.executable, "-c", lifeline, *words], stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=home())
+        return subprocess.Popen(
+            [sys.executable, "-c", lifeline, *words], stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=home(),
+            env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},  # else seven job processes, for chat traces, that outlive it
+        )  # fmt: skip
 
 
 def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:

@@ -72,7 +72,7 @@ def test_every_task_works_in_a_script_without_a_guard(fresh: Athanor) -> None:
     assert sum(state == "Cached" for _, state in tasks) >= 4  # version, augment, search and train of the second flow
     assert seed_of_version_one(fresh.home) == "3"
     assert nothing_lives_in(fresh.home)
-    assert [row["state"] for row in fresh.json("status")["runs"]] == ["by stages"]
+    assert [row["state"] for row in fresh.json("status")["runs"]] == ["staged"]
 
 
 def seed_of_version_one(home: Path) -> str:
