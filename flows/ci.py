@@ -23,6 +23,7 @@ def run(overrides: list[str]) -> JSON:
     from flows.launch import kindle
 
     kindle()
+    screen.say("starting Prefect's server and the workers")
     from flows.pipeline import synthesize
     from flows.reporting import facts, finished
 

@@ -96,15 +96,15 @@ def main(argv: list[str] | None = None) -> int:
     try:
         command = parse(words)
         return VERBS[command.verb](command) or 0
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on where this stopped", file=sys.stderr)
-        return _leave(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except BaseException as error:
         if isinstance(error, SystemExit):
             raise
+        if "KeyboardInterrupt" in "".join(traceback.format_exception(error)):  # a library may pass it on as an error of its own
+            print("interrupted; the same command goes on where this stopped", file=sys.stderr)
+            return _leave(130)
         return explain(error, command)
 
 
@@ -233,6 +233,7 @@ def _synthesize(command: Command, unread: dict[str, Any] | None) -> tuple[str, d
         from components.data.version import look
 
         look(unread)
+    screen.say("starting Prefect's server and the workers")
     from flows.pipeline import synthesize
     from flows.reporting import finished
 

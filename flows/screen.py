@@ -63,6 +63,7 @@ class Progress:
         return "" if self.budget is None else f"{clock(max(0.0, self.budget - self.elapsed))} left"
 
     def _on_run_started(self, row: Event) -> str:
+        self.started -= float(row.get("launch_seconds") or 0.0)
         self.budget = row.get("budget")
         within = f", budget {clock(self.budget)}" if self.budget else ""
         return f"run {row['run']}: model {row['model']}{within}"
