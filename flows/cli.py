@@ -377,7 +377,8 @@ def lineage(command: Command) -> int:
 
     command.no_more(2)
     document = walk(command.noun(0, "MODEL [VERSION]"), command.nouns[1] if len(command.nouns) > 1 else None)
-    emit(command, document, json.dumps(document, indent=1, ensure_ascii=False))
+    lines = [f"{row['kind']:<18} {row['name']:<34} {str(row.get('digest', ''))[:16]}" for row in document["lineage"]]
+    emit(command, document, "\n".join(lines))
     return 0
 
 

@@ -79,7 +79,7 @@ class Run:
             run = cls(config, _folder_for(config), listeners)
             run.journal.write(
                 "run.started", run=run.id, model=config.model, budget=config.budget, overrides=list(config.overrides),
-                launch_seconds=round(run.launch_seconds, 3), pid=os.getpid(),
+                launch_seconds=round(run.launch_seconds, 3), spent=round(run.budget.spent, 3), pid=os.getpid(),
             )  # fmt: skip
             token = _current.set(run)
             try:
@@ -197,7 +197,7 @@ class Run:
         }  # fmt: skip
 
     def finish(self, state: str, why: str = "") -> None:
-        """Writes how the run ended: finished, failed, or staged (stages run one by one). It is not continued."""
+        """Writes how the run ended: finished, failed, staged (by a flow of one's own) or door (one stage). It is not continued."""
         self.journal.write(f"run.{state}", why=why, seconds=round(time.time() - self.started, 3))
         summary = {"id": self.id, "identity": self.config.identity, "model": self.config.model, "state": state, "why": why}
         write_atomically(self.folder / "run.json", json.dumps(summary))

@@ -64,8 +64,10 @@ class Progress:
 
     def _on_run_started(self, row: Event) -> str:
         self.started -= float(row.get("launch_seconds") or 0.0)
-        self.budget = row.get("budget")
-        within = f", budget {clock(self.budget)}" if self.budget else ""
+        earlier = float(row.get("spent") or 0.0) - float(row.get("launch_seconds") or 0.0)
+        self.budget = row["budget"] - earlier if row.get("budget") else None
+        within = f", budget {clock(row['budget'])}" if self.budget else ""
+        within += f", {clock(earlier)} spent before" if earlier > 1 else ""
         return f"run {row['run']}: model {row['model']}{within}"
 
     def _on_stage_started(self, row: Event) -> str:

@@ -36,7 +36,7 @@ def enter(name: str, overrides: list[str]) -> Outcome:
     with Run.open(config, listeners=()) as run:
         run.inline = True
         outcome = run_stage(name, arguments(stage, records), config.section(stage.reads), run, lineage=run.lineage())
-        run.finish("staged")  # the door's seconds are not those of a later run of the same configuration
+        run.finish("door")  # the door's seconds are not those of a later run of the same configuration
     if isinstance(outcome.record, QualityReport):
         require_fit(outcome.record)
     _save(name, outcome.record)

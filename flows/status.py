@@ -26,7 +26,9 @@ def rows() -> list[JSON]:
 
 
 def _folders() -> list[Path]:
-    return sorted((f for f in (home() / "runs").glob("*") if (f / "run.json").exists()), reverse=True)
+    """Folders of runs, newest first, without those that the stage door made for one stage."""
+    found = sorted((f for f in (home() / "runs").glob("*") if (f / "run.json").exists()), reverse=True)
+    return [folder for folder in found if json.loads((folder / "run.json").read_text()).get("state") != "door"]
 
 
 def _row(folder: Path) -> JSON:

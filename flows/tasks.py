@@ -2,7 +2,7 @@
 
 Any flow can call them. The dictionary is a composed configuration (`flows.config.load(...).values`) or the part of it
 that the stage reads (see `flows.table.STAGES`). A result that is already in the artifact store ends its task run in
-the state `Cached`; what may pass (a lock, a killed worker) is tried again.
+the state `Cached`; a stage whose worker was killed is tried again.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ from components.artifacts import (
     SearchResult,
     TrainedModel,
 )
-from components.errors import StageFailedError, TryAgainError
+from components.errors import StageFailedError
+from components.processes import WorkerDied
 from flows.execution import require_fit, run_stage
 from flows.launch import adopt_flows, prepare
 from flows.run import current_or_detached
@@ -67,13 +68,11 @@ class StageTask(Task[..., Any]):
 
 
 def may_pass(_task: Any, _run: TaskRun, state: State[Any]) -> bool:
-    """Whether trying again can help: a lock or a dead worker, never a mistake or a bug."""
+    """Whether trying again can help: when a worker died. What waits for a lock has waited long enough by itself."""
     try:
         state.result()
-    except (TryAgainError, StageFailedError):
-        return True
-    except Exception:
-        return False
+    except Exception as error:
+        return isinstance(error, StageFailedError) and isinstance(error.__cause__, WorkerDied)
     return False
 
 

@@ -21,23 +21,15 @@ from tests.flows.test_bad_input import nothing_lives_in
 TINY = ["experiment=ci", "search.trials=1", "search.epochs=1", "training.epochs=1", "seed=3"]
 REST = """
 
-from flows.tasks import distill, quantize
-
 @flow
-def with_student(words):
+def again(words):
     config = load(words).values
     state = version(config, return_state=True)
     print(state.name)
-    dataset = state.result()
-    policy = augment(dataset, config)
-    teacher = train(dataset, policy, search(dataset, policy, config), config)
-    student = distill(dataset, policy, teacher, config)
-    exported = export(dataset, (teacher, student), config)
-    report = evaluate(dataset, exported + quantize(dataset, exported, config), config)
-    return promote(register(report, config), config)
+    policy = augment(state.result(), config)
+    return search(state.result(), policy, config)
 
-decision = with_student(WORDS)
-print(decision.version, len(decision.gates))
+print(len(again(WORDS).trials))
 """
 
 
@@ -61,15 +53,15 @@ def test_every_task_works_in_a_script_without_a_guard(fresh: Athanor) -> None:
     first, cached, second = done.stdout.splitlines()
     assert "version 1 of digits" in first
     assert cached == "Cached"
-    assert second.split()[0] in ("1", "2")
+    assert second == "1"
     assert "Traceback" not in done.stderr
     assert "temporary server" not in done.stderr
     with sqlite3.connect(fresh.home / "prefect.db") as database:
         flows = dict(database.execute("select f.name, r.state_type from flow_run r join flow f on f.id = r.flow_id").fetchall())
         tasks = database.execute("select name, state_name from task_run").fetchall()
-    assert flows == {"without-student": "COMPLETED", "with-student": "COMPLETED"}
+    assert flows == {"mine": "COMPLETED", "again": "COMPLETED"}
     assert {name.rpartition("-")[0] for name, _ in tasks} == set(STAGES)
-    assert sum(state == "Cached" for _, state in tasks) >= 4  # version, augment, search and train of the second flow
+    assert sum(state == "Cached" for _, state in tasks) == 3
     assert seed_of_version_one(fresh.home) == "3"
     assert nothing_lives_in(fresh.home)
     assert [row["state"] for row in fresh.json("status")["runs"]] == ["staged"]
