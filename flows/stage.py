@@ -17,6 +17,7 @@ from components.errors import UsageError
 from components.home import home
 from components.store import write_atomically
 from flows.execution import Outcome, require_fit, run_stage
+from flows.failure import in_words
 from flows.table import arguments, stage_named
 
 
@@ -66,9 +67,13 @@ def main(words: list[str]) -> int:
 
         print(render(), end="")
         return 0
-    from flows.cli import main as command
-
-    return command(["stage", *words])
+    try:
+        print(f"{words[0]} {enter(words[0], words[1:]).state}")
+    except Exception as error:
+        line, code = in_words(error)
+        print(f"athanor: {line}", file=sys.stderr)
+        return code
+    return 0
 
 
 if __name__ == "__main__":
