@@ -122,6 +122,7 @@ def test_a_run_killed_in_the_search_and_again_while_training_ends_as_if_undistur
     assert nothing_is_left(fresh.home)
 
 
+@pytest.mark.slow
 def test_ctrl_c_says_so_and_the_same_command_goes_on(fresh: Athanor) -> None:
     """Exit code 130, one line, state `interrupted`; killing it is not needed to stop it."""
     process = fresh.start("run", *SMALL, "--json", start_new_session=True)

@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from components import journal
 from components.fingerprint import ROOT
 from flows.table import STAGES
@@ -73,6 +75,7 @@ def seed_of_version_one(home: Path) -> str:
     return next(value for key, value in rows.items() if key.endswith("seed"))
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_tried_again_and_prefect_knows(copy_of_finished: Callable[[], Athanor]) -> None:
     """SIGKILL to the process that trains: the run ends well, and the train task has a second attempt and no other has."""
     athanor = copy_of_finished()
