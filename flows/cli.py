@@ -152,7 +152,7 @@ def run(command: Command) -> int:
     command.no_more(0, words=True)
     config = load(command.words)
     steps = plan.make(config)
-    nothing_to_do = plan.is_done(steps)
+    nothing_to_do = plan.is_done(steps) and not summary.is_unfinished(config.identity)
     if nothing_to_do:
         records, run_id = plan.records(steps), summary.last_run_of(config.identity, config.model)
         stages = {step.stage: {"state": "cached", "seconds": 0.0} for step in steps}

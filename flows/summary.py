@@ -88,6 +88,12 @@ def last_run_of(identity: str, model: str) -> str:
     return fallback
 
 
+def is_unfinished(identity: str) -> bool:
+    """Whether a run with this configuration was killed before it could report: its results may be there, its end is not."""
+    notes = (_note(folder) for folder in (home() / "runs").glob("*"))
+    return any(note.get("identity") == identity and note.get("state") == "running" for note in notes)
+
+
 def _note(folder: Path) -> dict[str, Any]:
     try:
         return dict(json.loads((folder / "run.json").read_text()))
