@@ -170,7 +170,7 @@ class Store:
                 return
             self._discard(target)
             folder.rename(target)
-        _fsync(target.parent)
+        fsync(target.parent)
 
     def _discard(self, folder: Path) -> None:
         grave = self._temporary / f"{os.getpid()}-{uuid.uuid4().hex}"
@@ -210,13 +210,13 @@ def write_manifest(folder: Path) -> None:
     """Digests and fsyncs every file below `folder` and writes manifest.json beside them."""
     rows = {}
     for file in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "manifest.json"):
-        _fsync(file)
+        fsync(file)
         stat = file.stat()
         rows[str(file.relative_to(folder))] = [digest_of_file(file), stat.st_size, stat.st_mtime_ns, stat.st_ino]
     manifest = folder / "manifest.json"
     manifest.write_text(json.dumps({"files": rows, "digest": digest_of(rows)}))
-    _fsync(manifest)
-    _fsync(folder)
+    fsync(manifest)
+    fsync(folder)
 
 
 def is_intact(folder: Path, *, every_byte: bool) -> bool:
@@ -270,7 +270,7 @@ def write_atomically(path: Path, text: str) -> None:
     """Replaces a small file whole: temporary file beside it, fsync, rename."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary.write_text(text)
-    _fsync(temporary)
+    fsync(temporary)
     temporary.replace(path)
 
 
@@ -287,7 +287,8 @@ def full_disk_says_so(where: Path) -> Iterator[None]:
         raise
 
 
-def _fsync(path: Path) -> None:
+def fsync(path: Path) -> None:
+    """Returns when a file's bytes, or a folder's entries, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -2,8 +2,8 @@
 
     study.db                     the Optuna study; a suggestion enters whole, in one transaction
     study.lock                   held by the one parent that writes to it
-    trials/<number>/result.json  the Trial record, written by the trial's own process before anybody is told
-    trials/<number>/work/        the trial's checkpoints while it runs
+    trials/N/result.json  the Trial record, written by the trial's own process before anybody is told
+    trials/N/work/        the trial's checkpoints while it runs
 
 A result counts if its digest holds and it answers the suggestion that the database holds, so a kill between the file
 and the database loses nothing, and a damaged file or database only costs what it held.

@@ -18,6 +18,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from components.store import fsync
+
 TENSOR, ITEMS, TUPLE = "__tensor__", "__items__", "__tuple__"
 
 
@@ -30,9 +32,9 @@ class SafeCheckpointIO(CheckpointIO):
         path = Path(path)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         save_file(tensors, temporary, metadata={"tree": json.dumps(tree)})
-        _fsync(temporary)
+        fsync(temporary)
         temporary.replace(path)
-        _fsync(path.parent)
+        fsync(path.parent)
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any | None = None, weights_only: bool | None = None
@@ -83,11 +85,3 @@ def _decode(value: Any, tensor: Any) -> Any:
     if TUPLE in value:
         return tuple(_decode(item, tensor) for item in value[TUPLE])
     return {key: _decode(item, tensor) for key, item in value.items()}
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
