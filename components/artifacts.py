@@ -261,7 +261,9 @@ class Candidate(Record):
 @dataclass(frozen=True, kw_only=True)
 class Trial(Record):
     """One evaluated candidate. `state` is complete, pruned, failed or killed; `cause` tells a failure's kind
-    (oom, nan, timeout, bug, killed), `reason` says it in a sentence. `values` are validation metrics."""
+    (oom, nan, timeout, bug, killed), `reason` says it in a sentence. `values` are validation metrics and measured
+    costs; `constraints` say by how much each limit is missed (0 or less: kept); `rungs` are the values of the first
+    objective by epochs, where a scheduler compared trials on the way."""
 
     number: int
     candidate: Candidate
@@ -271,19 +273,31 @@ class Trial(Record):
     cause: str = ""
     reason: str = ""
     num_parameters: int = 0
+    constraints: dict[str, float] = field(default_factory=dict)
+    rungs: dict[str, float] = field(default_factory=dict)
     history: tuple[JSON, ...] = observed(())
     seconds: float = observed(0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchResult(Record):
-    """A study's trials, and the number of the best by `objective` (`direction` minimize or maximize)."""
+    """A study's trials, and the number of the best by `objective` (`direction` minimize or maximize).
+
+    With several objectives `objectives` and `directions` name them all, the first being `objective`, and `front` holds
+    the numbers of the trials that no other beats in all of them. `rounds` tell, where a target was set, what each
+    round reached, what was diagnosed and how the next was aimed. `derived` is what a supernet strategy derived.
+    """
 
     study: str
     objective: str
     direction: str
     trials: tuple[Trial, ...]
     best_number: int
+    objectives: tuple[str, ...] = ()
+    directions: tuple[str, ...] = ()
+    front: tuple[int, ...] = ()
+    rounds: tuple[JSON, ...] = ()
+    derived: JSON = field(default_factory=dict)
 
     @property
     def best_trial(self) -> Trial:

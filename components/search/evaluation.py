@@ -9,32 +9,17 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.artifacts import JSON, AugmentationPolicy, Candidate, DatasetVersion, Trial
+from components.artifacts import JSON, Trial
 from components.build import allow, resolve
+from components.search.interface import Assignment
 from components.search.ranking import without_nan
 from components.search.study import TrialFolder
 from components.store import FULL_DISK, full_disk_says_so
 
 Evaluator = Callable[..., Trial]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Assignment:
-    """All that a process needs to evaluate one trial. `folder` is the study's; `seconds` bounds the trial (None: no limit)."""
-
-    dataset: DatasetVersion
-    policy: AugmentationPolicy
-    candidate: Candidate
-    config: JSON
-    study: str
-    number: int
-    objective: str
-    folder: Path
-    seconds: float | None = None
 
 
 def evaluate_trial(task: Assignment, *, emit: Callable[..., None]) -> int:

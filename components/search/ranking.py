@@ -1,18 +1,97 @@
-"""Which trial is better: by the objective, then by validation log-loss, then by fewer parameters, then by who came first."""
+"""Which trial is better: feasible before infeasible, then by the objective (several: by dominance), then by validation
+log-loss, then by fewer parameters, then by who came first."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from components.artifacts import Trial
+
+Values = tuple[float, ...]
 
 
 def best_of(trials: Iterable[Trial], objective: str, direction: str) -> Trial | None:
     """The best complete trial; None if none is complete. A trial without a finite objective is never best."""
     fit = [t for t in trials if t.state == "complete" and math.isfinite(t.values.get(objective, math.nan))]
     sign = -1.0 if direction == "maximize" else 1.0
-    return min(fit, key=lambda t: (sign * t.values[objective], _log_loss(t), t.num_parameters, t.number), default=None)
+    return min(
+        fit, key=lambda t: (violation(t), sign * t.values[objective], _log_loss(t), t.num_parameters, t.number), default=None
+    )  # fmt: skip
+
+
+def violation(trial: Trial) -> float:
+    """By how much a trial misses its constraints, summed; 0 if it is feasible."""
+    return sum(max(0.0, value) for value in trial.constraints.values())
+
+
+def front_of(trials: Iterable[Trial], objectives: Sequence[str], directions: Sequence[str]) -> list[Trial]:
+    """The feasible complete trials that no other one beats in every objective, in order of their numbers."""
+    fit = [t for t in trials if t.state == "complete" and not violation(t)]
+    fit = [t for t in fit if all(math.isfinite(t.values.get(o, math.nan)) for o in objectives)]
+    rows = [values_of(t, objectives, directions) for t in fit]
+    return [t for t, row in zip(fit, rows) if not any(dominates(other, row) for other in rows)]
+
+
+def values_of(trial: Trial, objectives: Sequence[str], directions: Sequence[str]) -> Values:
+    """A trial's objectives, lower is better."""
+    return tuple(-trial.values[o] if d == "maximize" else trial.values[o] for o, d in zip(objectives, directions))
+
+
+def dominates(one: Values, other: Values) -> bool:
+    """Whether `one` is nowhere worse and somewhere better; lower is better.
+
+    >>> dominates((1.0, 2.0), (1.0, 3.0)), dominates((1.0, 3.0), (2.0, 2.0))
+    (True, False)
+    """
+    return all(a <= b for a, b in zip(one, other)) and any(a < b for a, b in zip(one, other))
+
+
+def costs(values: Sequence[Values], violations: Sequence[float]) -> list[float]:
+    """One number for each row of objectives (lower is better), to sort by: lower is better.
+
+    A single objective is its own cost; several become the rank of their front, the crowded ones of a front last (Deb
+    et al., "A Fast and Elitist Multiobjective Genetic Algorithm: NSGA-II", 2002). Infeasible rows follow all feasible
+    ones, by their violation.
+    """
+    feasible = [i for i, v in enumerate(violations) if v <= 0]
+    cost = [math.inf] * len(values)
+    if not values:
+        return cost
+    single = len(values[0]) == 1
+    ranks = [values[i][0] for i in feasible] if single else _by_dominance([values[i] for i in feasible])
+    for i, rank in zip(feasible, ranks):
+        cost[i] = rank
+    worst = max((c for c in ranks if math.isfinite(c)), default=0.0)
+    for i, missed in enumerate(violations):
+        if missed > 0:
+            cost[i] = worst + 1.0 + missed
+    return cost
+
+
+def _by_dominance(rows: Sequence[Values]) -> list[float]:
+    ranks = [0.0] * len(rows)
+    left = set(range(len(rows)))
+    level = 0
+    while left:
+        front = [i for i in left if not any(dominates(rows[j], rows[i]) for j in left if j != i)]
+        for i, crowding in zip(front, _crowding([rows[i] for i in front])):
+            ranks[i] = level + 0.5 / (1.0 + crowding)
+        left -= set(front)
+        level += 1
+    return ranks
+
+
+def _crowding(front: Sequence[Values]) -> list[float]:
+    """How far each row's neighbours on its front are apart, summed over the objectives; infinite at the ends."""
+    distance = [0.0] * len(front)
+    for axis in range(len(front[0])):
+        order = sorted(range(len(front)), key=lambda i: front[i][axis])
+        spread = front[order[-1]][axis] - front[order[0]][axis]
+        distance[order[0]] = distance[order[-1]] = math.inf
+        for before, at, after in zip(order, order[1:], order[2:]):
+            distance[at] += (front[after][axis] - front[before][axis]) / spread if spread else 0.0
+    return distance
 
 
 def _log_loss(trial: Trial) -> float:

@@ -27,8 +27,9 @@ from components.artifacts import JSON, AugmentationPolicy, DatasetVersion, Searc
 from components.budget import seconds_of
 from components.errors import AthanorError, StageFailedError, UsageError
 from components.processes import Worker, WorkerBug, WorkerDied
-from components.search.evaluation import Assignment, evaluate_trial
+from components.search.evaluation import evaluate_trial
 from components.search.failures import LIVES, explain, oom_kills, tally, was_killed
+from components.search.interface import Assignment
 from components.search.proposal import candidate_of, prepare, propose
 from components.search.ranking import best_of
 from components.search.runner.process import Outcome, ProcessRunner, answer_of

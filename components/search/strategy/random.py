@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from optuna.samplers import BaseSampler, RandomSampler
 
+from components.search.problem import Problem
+
 
 class RandomStrategy:
     """Learns nothing from finished trials, so all of them can run at once."""
 
     learns = False
+    objectives = "many"
+    needs: frozenset[str] = frozenset()
 
-    def sampler(self, seed: int) -> BaseSampler:
+    def sampler(self, seed: int, problem: Problem | None = None) -> BaseSampler:
         return RandomSampler(seed=seed)

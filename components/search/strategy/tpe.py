@@ -12,6 +12,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, TPESampler
 
 from components.errors import UsageError
+from components.search.problem import Problem
 
 
 class TPEStrategy:
@@ -22,6 +23,8 @@ class TPEStrategy:
     """
 
     learns = True
+    objectives = "many"
+    needs: frozenset[str] = frozenset()
 
     def __init__(self, *, startup: int = 6, candidates: int = 24) -> None:
         for name, value in (("startup", startup), ("candidates", candidates)):
@@ -29,7 +32,7 @@ class TPEStrategy:
                 raise UsageError(f"strategy.{name} must be at least 1, got {value}")
         self.startup, self.candidates = startup, candidates
 
-    def sampler(self, seed: int) -> BaseSampler:
+    def sampler(self, seed: int, problem: Problem | None = None) -> BaseSampler:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)  # `group` has carried that mark since Optuna 2.8
             return TPESampler(

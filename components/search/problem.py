@@ -1,0 +1,201 @@
+"""What a strategy may know of a study: its points, what makes two of them the same, and the trials so far.
+
+Everything here is a function of the trials that are shown; what is kept between two suggestions is a memo of the same
+answer, so a study that goes on in a new process suggests what it would have suggested in the old one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from optuna.samplers import BaseSampler
+from optuna.trial import TrialState
+
+from components.models.interface import Suggest
+from components.models.points import Point, Points, at
+from components.search.ranking import costs
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.distributions import BaseDistribution
+    from optuna.trial import FrozenTrial
+
+CONSTRAINTS = "constraints"  # the system attribute under which Optuna keeps a trial's constraint values; <= 0 is feasible
+
+
+def key_of_params(point: Point) -> Hashable:
+    """The key of a space that knows no two points to be the same candidate."""
+    return tuple(sorted(point.params.items(), key=lambda item: item[0]))
+
+
+@dataclass
+class Problem:
+    """The question of a study.
+
+    `points` draws, changes and crosses candidates; `Point.value` is what the space's program returned. `key` is equal
+    for points that are one and the same candidate (isomorphic cells). `fold` gives the point by which a model of the
+    objective should see it: the same for all that have one key. `proxies` scores a point without training, higher is
+    taken to be better (None: there are none). `memo` is a strategy's own, to keep what it would compute again.
+    """
+
+    points: Points
+    key: Callable[[Point], Hashable] = key_of_params
+    fold: Callable[[Point], Point] = lambda point: point
+    proxies: Callable[[Point], dict[str, float]] | None = None
+    memo: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A trial as a strategy sees it.
+
+    `values` are the objectives, lower is better (None: running or failed); `violation` is the sum of what the
+    constraints are missed by (0: feasible); `steps` are intermediate values of the first objective by fidelity, lower
+    is better. `trial` is Optuna's own record.
+    """
+
+    number: int
+    point: Point
+    state: TrialState
+    values: tuple[float, ...] | None
+    violation: float
+    steps: dict[int, float]
+    trial: FrozenTrial
+
+    @property
+    def is_complete(self) -> bool:
+        return self.values is not None
+
+
+class PointSampler(BaseSampler):
+    """An Optuna sampler that proposes whole points. A member of the family overrides `next_point`.
+
+    The randomness of a suggestion comes from (seed, trial number). Without a problem, as under a plain Optuna
+    objective, the space is recalled from the trials so far and drawn independently until there is one.
+    """
+
+    def __init__(self, seed: int, problem: Problem | None = None) -> None:
+        self._seed, self._problem = seed, problem
+        self._proposed: dict[int, Point] = {}
+        self._memo: dict[str, Any] = {}
+
+    def next_point(self, problem: Problem, told: Sequence[Told], rng: Random) -> Point:
+        """The next point, given the trials that were told, failed or are running, in order of their numbers."""
+        raise NotImplementedError
+
+    # ---- Optuna's interface ----
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        history = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number and (t.params or t.state.is_finished())]
+        problem = self._problem
+        if problem is None:
+            shown = [t for t in history if t.params]
+            if not shown:
+                return {}
+            problem = Problem(points=recalled(shown), memo=self._memo)
+        told = told_of(history, [direction.name == "MAXIMIZE" for direction in study.directions], problem)
+        point = self.next_point(problem, told, Random(f"{self._seed}/{trial.number}"))
+        self._proposed = {trial.number: point}
+        return point.distributions
+
+    def sample_relative(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
+        point = self._proposed.pop(trial.number, None)
+        return dict(point.params) if point and search_space else {}
+
+    def sample_independent(self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution) -> Any:
+        return at(param_distribution, Random(f"{self._seed}/{trial.number}/{param_name}").random())
+
+
+def told_of(history: Sequence[FrozenTrial], maximize: Sequence[bool], problem: Problem) -> list[Told]:
+    """Trials as strategies see them; those without parameters (failed before they had any) are left out."""
+    known: dict[int, Told] = problem.memo.setdefault("told", {})
+    found = []
+    for trial in history:
+        row = known.get(trial.number)
+        if row is None or row.trial is not trial:
+            row = known[trial.number] = _told(trial, maximize, problem)
+        if row.point.params:
+            found.append(row)
+    return found
+
+
+def _told(trial: FrozenTrial, maximize: Sequence[bool], problem: Problem) -> Told:
+    given = trial.params
+    point = problem.points.draw(Random(0), given) if given else Point({}, {})
+    if point.params != given and given:  # the space has changed since: what was tried stays what it was
+        point = Point(dict(given), dict(trial.distributions), point.value)
+    values = None
+    if trial.state is TrialState.COMPLETE and trial.values is not None:
+        values = tuple(-v if up else v for v, up in zip(trial.values, maximize))
+        values = None if any(math.isnan(v) for v in values) else values
+    sign = -1.0 if maximize and maximize[0] else 1.0
+    steps = {step: sign * value for step, value in trial.intermediate_values.items() if math.isfinite(value)}
+    return Told(trial.number, point, trial.state, values, violation_of(trial), steps, trial)
+
+
+def violation_of(trial: FrozenTrial) -> float:
+    """By how much the constraints are missed, summed; 0 for a feasible trial."""
+    found = trial.system_attrs.get(CONSTRAINTS) or ()
+    return float(sum(max(0.0, value) for value in found))
+
+
+def ranked(told: Sequence[Told]) -> list[Told]:
+    """The complete trials, best first: feasible ones by their objective (by dominance and crowding if several), then the
+    others by how little they miss; of equals, the earlier one."""
+    complete = [t for t in told if t.values is not None]
+    cost = costs([t.values for t in complete if t.values is not None], [t.violation for t in complete])
+    return [complete[i] for i in sorted(range(len(complete)), key=lambda i: (cost[i], complete[i].number))]
+
+
+def unseen(problem: Problem, told: Sequence[Told], draw: Callable[[], Point], tries: int = 30) -> Point:
+    """The first of `tries` drawn points that no trial has had; the last one if all had been."""
+    seen = keys_of(problem, told)
+    for _ in range(tries):
+        point = draw()
+        if problem.key(point) not in seen:
+            return point
+    return point
+
+
+def keys_of(problem: Problem, told: Sequence[Told]) -> set[Hashable]:
+    """The keys of all trials, kept from one suggestion to the next."""
+    known: dict[int, tuple[Told, Hashable]] = problem.memo.setdefault("keys", {})
+    for row in told:
+        if row.number not in known or known[row.number][0] is not row:
+            known[row.number] = (row, problem.key(row.point))
+    return {known[row.number][1] for row in told}
+
+
+def recalled(trials: Sequence[FrozenTrial]) -> Points:
+    """The space as the trials show it: which parameters come together, and after which values of others."""
+    latest: dict[str, BaseDistribution] = {name: dist for trial in trials for name, dist in trial.distributions.items()}
+    shapes: dict[frozenset[str], list[FrozenTrial]] = {}
+    for trial in trials:
+        shapes.setdefault(frozenset(trial.params), []).append(trial)
+
+    def program(suggest: Suggest) -> dict[str, Any]:
+        left, drawn = list(shapes), {}  # type: tuple[list[frozenset[str]], dict[str, Any]]
+        while True:
+            shared = [name for name in latest if name not in drawn and all(name in shape for shape in left)]
+            for name in shared:
+                drawn[name] = _suggest(suggest, name, latest[name])
+            if len(left) == 1:
+                return drawn
+            agreement = [max(sum(t.params.get(n) == v for n, v in drawn.items()) for t in shapes[shape]) for shape in left]
+            best = [shape for shape, agrees in zip(left, agreement) if agrees == max(agreement)]
+            left = best if len(best) < len(left) or any(n not in drawn and all(n in s for s in best) for n in latest) else best[:1]
+
+    return Points(program)
+
+
+def _suggest(suggest: Suggest, name: str, distribution: Any) -> Any:
+    kind = type(distribution).__name__
+    if kind == "CategoricalDistribution":
+        return suggest.suggest_categorical(name, distribution.choices)
+    if kind == "IntDistribution":
+        return suggest.suggest_int(name, distribution.low, distribution.high, step=distribution.step, log=distribution.log)
+    return suggest.suggest_float(name, distribution.low, distribution.high, step=distribution.step, log=distribution.log)

@@ -1,0 +1,1 @@
+"""How long to keep trying a candidate: conf/scheduler names them."""
