@@ -16,7 +16,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from components.errors import AthanorError
 
 PRELOAD = ["components.lifeline", "torch", "lightning", "kornia.augmentation", "components.preload"]
 _starting = threading.Lock()
+_lasting = threading.Lock()
 
 
 class WorkerDied(Exception):
@@ -130,6 +131,36 @@ class Worker:
         if self.process.is_alive():
             self.process.kill()
             self.process.join(5)
+
+
+def answer_of(worker: Worker) -> Any:
+    """What a worker's one pending call returns or raises; its events are dropped. Raises `WorkerDied`."""
+    while True:
+        kind, value = worker.poll(1.0) or ("nothing yet", None)
+        if kind == "result":
+            return value
+        if kind == "error":
+            assert isinstance(value, BaseException)
+            raise value
+
+
+def start_from_any_thread(preload: Sequence[str]) -> None:
+    """Starts the forkserver, unless one runs, from a thread that lives as long as the process: it dies with its starter."""
+    with _lasting:
+        if multiprocessing.forkserver._forkserver._forkserver_pid is not None:  # type: ignore[attr-defined]
+            return
+        PRELOAD[:] = preload
+        started = threading.Event()
+        threading.Thread(target=_start_and_stay, args=(started,), name="athanor-forkserver", daemon=True).start()
+        started.wait()
+
+
+def _start_and_stay(started: threading.Event) -> None:
+    try:
+        start()
+    finally:
+        started.set()
+    threading.Event().wait()
 
 
 def available_cores() -> int:

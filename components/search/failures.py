@@ -8,7 +8,7 @@ from pathlib import Path
 
 from components.artifacts import Trial
 from components.processes import WorkerBug, WorkerDied
-from components.search.runner.process import Outcome
+from components.search.interface import Outcome
 
 LIVES = 3  # times a trial is started when its process is killed from outside
 
@@ -29,7 +29,7 @@ def oom_kills(path: Path = Path("/proc/vmstat")) -> int:
 
 def explain(outcome: Outcome, *, out_of_memory: bool = False) -> tuple[str, str, str]:
     """State, cause and reason of a trial whose process left no result."""
-    if out_of_memory:
+    if out_of_memory or outcome.kind == "oom":
         return "failed", "oom", "out of memory: the kernel killed its process"
     if outcome.kind == "timeout":
         return "failed", "timeout", f"stopped after {outcome.seconds:.1f} s: it did not keep to its limit"

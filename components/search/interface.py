@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from components.artifacts import JSON, AugmentationPolicy, Candidate, DatasetVersion, Trial
 
@@ -123,4 +123,56 @@ class Evaluator(Protocol):
 
     def evaluate(self, task: Assignment, scratch: Path, *, emit: Callable[..., Any]) -> Trial:
         """The trial, complete or failed with its cause. `scratch` is this trial's own folder and survives a kill."""
+        ...
+
+
+EventListener = Callable[[int, str, dict[str, Any]], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a call ended: `done` (value: what it returned), `error` (value: what it raised), `died` (value: the process's
+    exit code, negative for a signal; None where the machine itself was lost), `oom` (killed by the kernel for want of
+    memory; value: -9) or `timeout` (value: the limit in seconds)."""
+
+    key: int
+    kind: str
+    value: Any
+    seconds: float
+
+
+class Runner(Protocol):
+    """Runs calls side by side, each in a process of its own, on this machine or on others.
+
+    Built with two arguments beside those of its yaml: `on_event(key, event, fields)` is told what calls report while
+    they run, `folder` is what every machine must see under the same path. Nothing starts before `__enter__`; whatever
+    still runs at `__exit__` is killed. A process that is killed, overruns its time or exhausts memory ends its own call
+    only, and none outlives its caller. Raises `UsageError` for machines that cannot run calls and `TryAgainError` for
+    those that are away.
+    """
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    @property
+    def slots(self) -> int | None:
+        """Calls that its machines take at once, now; None: this machine's, which is to be measured."""
+        ...
+
+    @property
+    def running(self) -> tuple[int, ...]:
+        """Keys of the calls that have not ended, oldest first."""
+        ...
+
+    def submit(self, key: int, function: Callable[..., Any], *args: Any, limit: float | None = None, **kwargs: Any) -> None:
+        """Starts a call under a key of the caller's; it is killed once it has run for `limit` seconds."""
+        ...
+
+    def outcomes(self, timeout: float) -> list[Outcome]:
+        """The calls that ended within `timeout` seconds, at once if one has; each is reported once."""
+        ...
+
+    def cancel(self, key: int) -> float:
+        """Kills a call and returns the seconds it ran."""
         ...

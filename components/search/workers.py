@@ -15,8 +15,7 @@ from typing import Any
 
 from components.artifacts import JSON
 from components.errors import UsageError
-from components.processes import Worker, available_cores
-from components.search.runner.process import answer_of
+from components.processes import Worker, answer_of, available_cores
 from components.store import write_atomically
 
 MEASURING_SECONDS = 0.2

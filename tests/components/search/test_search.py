@@ -381,7 +381,7 @@ def test_study_that_is_finished_starts_no_process(dataset: DatasetVersion, tmp_p
     """Where every result is there, the answer needs no worker."""
     first = run(dataset, tmp_path / "s", trials=3)
     monkeypatch.setattr("components.search.search.Worker", None)
-    monkeypatch.setattr("components.search.runner.process.Worker", None)
+    monkeypatch.setattr("components.search.calls.Worker", None)
     assert run(dataset, tmp_path / "s", trials=3) == first
 
 
