@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -39,13 +40,15 @@ class Problem:
     `points` draws, changes and crosses candidates; `Point.value` is what the space's program returned. `key` is equal
     for points that are one and the same candidate (isomorphic cells). `fold` gives the point by which a model of the
     objective should see it: the same for all that have one key. `proxies` scores a point without training, higher is
-    taken to be better (None: there are none). `memo` is a strategy's own, to keep what it would compute again.
+    taken to be better (None: there are none). `supernet` is the file that a strategy with `train_supernet` left.
+    `memo` is a strategy's own, to keep what it would compute again.
     """
 
     points: Points
     key: Callable[[Point], Hashable] = key_of_params
     fold: Callable[[Point], Point] = lambda point: point
     proxies: Callable[[Point], dict[str, float]] | None = None
+    supernet: Path | None = None
     memo: dict[str, Any] = field(default_factory=dict)
 
 
