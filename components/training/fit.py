@@ -39,7 +39,8 @@ DEFAULTS: JSON = {"clip": 1.0, "ema": 0.99, "accelerator": "cpu"}
 class Fit:
     """A trained network (averaged weights of its best epoch, in eval mode), how it got there and its validation metrics.
 
-    `epochs` is fractional where a time limit ended one early; `truncated` says that it did.
+    `epochs` is fractional where a time limit ended one early; `truncated` says that it did. `seconds` are those of all
+    sessions.
     """
 
     network: nn.Module
@@ -61,6 +62,7 @@ def fit(
     seed: int,
     epochs: int,
     objective: str,
+    until: int | None = None,
     rows: int | None = None,
     seconds: float | None = None,
     numerics: JSON | None = None,
@@ -73,18 +75,21 @@ def fit(
     """Trains `network` in place of a copy and returns it with its metrics.
 
     The schedule completes within `seconds` if they are given, else over `epochs`; without `seconds` the result is a
-    function of the arguments, bit for bit. With `scratch` it resumes from the last checkpoint there. Raises
-    `DivergedError` when the loss is not finite. `training` may hold `clip` (largest gradient norm, 0: none), `ema`
-    (decay of the averaged weights, 0: none) and `accelerator`.
+    function of the arguments, bit for bit. With `scratch` it resumes from the last checkpoint there. With `until`, an
+    epoch before the last, it rests there: the metrics are those of that moment, the schedule is that of all `epochs`,
+    and called again with the same `scratch` it goes on as if it had never rested. Raises `DivergedError` when the loss
+    is not finite. `training` may hold `clip` (largest gradient norm, 0: none), `ema` (decay of the averaged weights, 0:
+    none) and `accelerator`.
     """
     training = _checked({**DEFAULTS, **(training or {})})
-    if epochs < 1:
-        raise UsageError(f"training needs at least 1 epoch, got {epochs}")
+    rest = epochs if until is None else until
+    if not 1 <= rest <= epochs:
+        raise UsageError(f"training needs at least 1 epoch and rests at one of its own, got {rest} of {epochs}")
     numerics = {**PLAIN, **(numerics or {})}
     train, validation = load_rows(dataset, "train", limit=rows, seed=seed), load_rows(dataset, "validation")
     batch_size = int(hyperparameters["batch_size"])
     loader = BatchLoader(train, batch_size, seed, lambda: learner.current_epoch)
-    progress = Progress(total_steps=epochs * len(loader), seconds=seconds)
+    progress = Progress(total_steps=epochs * len(loader), seconds=seconds, until=rest / epochs)
     network = network.to(memory_format=FORMATS[numerics["memory_format"]])
     learner = Learner(
         network, dataset, optimizer=optimizer_of(hyperparameters, optimizers), learning_rate=hyperparameters["learning_rate"],
@@ -94,7 +99,7 @@ def fit(
         teacher=teacher, distiller=distiller,
     )  # fmt: skip
     _run(learner, loader, epochs, scratch, numerics, str(training["accelerator"]))
-    return _result(learner, loader)
+    return _result(learner, loader, rest)
 
 
 def _checked(training: JSON) -> JSON:
@@ -118,19 +123,26 @@ def optimizer_of(hyperparameters: JSON, optimizers: Mapping[str, JSON]) -> Calla
 def _run(learner: Learner, loader: BatchLoader, epochs: int, scratch: Path | None, numerics: JSON, accelerator: str) -> None:
     checkpoint = scratch / "last.ckpt" if scratch else None
     resumed = _readable(checkpoint)
-    if resumed:
-        kept = read_checkpoint(resumed)
-        if kept["learner"]["is_finished"]:
-            learner.on_load_checkpoint(kept)
-            return
     before = torch.get_num_threads()
     torch.set_num_threads(numerics["threads"])
     try:
         with _quiet(), torch.random.fork_rng(devices=[]):
-            trainer = _trainer(epochs, accelerator, numerics["precision"], [SaveAtEpochEnds(checkpoint)] if checkpoint else [])
-            trainer.fit(learner, train_dataloaders=loader, ckpt_path=resumed)
+            if not (resumed and _takes_up(learner, read_checkpoint(resumed))):
+                trainer = _trainer(epochs, accelerator, numerics["precision"], [SaveAtEpochEnds(checkpoint)] if checkpoint else [])
+                trainer.fit(learner, train_dataloaders=loader, ckpt_path=resumed)
+            if not learner.is_finished:
+                learner.judge_at_rest()
     finally:
         torch.set_num_threads(before)
+
+
+def _takes_up(learner: Learner, kept: JSON) -> bool:
+    """Whether a checkpoint is already as far as this session should get; then the learner is as it was saved."""
+    if kept["learner"]["progress"] < learner.progress.until:
+        return False
+    learner.load_state_dict(kept["state_dict"])
+    learner.on_load_checkpoint(kept)
+    return True
 
 
 def _trainer(epochs: int, accelerator: str, precision: str, callbacks: list[lightning.Callback]) -> lightning.Trainer:
@@ -170,14 +182,14 @@ class SaveAtEpochEnds(Checkpoint):
             self._saved_at = now
 
 
-def _result(learner: Learner, loader: BatchLoader) -> Fit:
+def _result(learner: Learner, loader: BatchLoader, rest: int) -> Fit:
     network = learner.averaged
     network.load_state_dict(learner.best)
     progress = learner.progress
     return Fit(
         network=network.to(memory_format=torch.contiguous_format).eval(), metrics=dict(learner.best_metrics),
         history=tuple(learner.history), epochs=round(progress.steps / len(loader), 3), steps=progress.steps,
-        truncated=progress.steps < progress.total_steps, seconds=round(progress.total_seconds, 3),
+        truncated=progress.steps < rest * len(loader), seconds=round(progress.total_seconds, 3),
     )  # fmt: skip
 
 

@@ -143,7 +143,7 @@ class Learner(lightning.LightningModule):
     # ---- validation -------------------------------------------------------------------------------------------
 
     def on_train_epoch_end(self) -> None:
-        self.is_finished = self.progress.is_over
+        self.is_finished = self.progress.is_complete
         due = self.is_finished or (self.current_epoch + 1) % self.validate_every == 0
         row: JSON = {
             "epoch": self.current_epoch + 1,
@@ -152,14 +152,15 @@ class Learner(lightning.LightningModule):
         }
         if due:
             before = self.progress.session_seconds
-            row |= self._judge()
+            row |= self.judge()
             # The last pass must fit into the time limit as well.
             self.progress.reserve = max(self.progress.reserve, 1.5 * (self.progress.session_seconds - before))
         row["seconds"] = round(self.progress.total_seconds, 3)
         self.history.append(row)
         self.emit("epoch", epoch=row["epoch"], epochs=self.epochs, value=row.get(self.objective), seconds=row["seconds"])
 
-    def _judge(self) -> dict[str, float]:
+    def judge(self) -> dict[str, float]:
+        """Validation metrics of the averaged weights, which are kept if they are the best so far."""
         found = validate(self.averaged, self.dataset, self.validation, self.objective)
         if metrics.is_better(self.objective, found[self.objective], self.best_objective):
             self.best_objective = found[self.objective]
@@ -167,6 +168,12 @@ class Learner(lightning.LightningModule):
             self.best_metrics = found
             self.best = {name: tensor.clone() for name, tensor in self.averaged.state_dict().items()}
         return found
+
+    def judge_at_rest(self) -> None:
+        """Judges the epoch that training rests at, if it was not due. What is checkpointed does not know of it, so that
+        going on is as if there had been no rest."""
+        if self.history and self.objective not in self.history[-1]:
+            self.history[-1] = {**self.history[-1], **self.judge()}
 
     # ---- checkpoints ------------------------------------------------------------------------------------------
 

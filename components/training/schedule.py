@@ -1,7 +1,8 @@
 """How far a training is, and the learning rate that follows from it.
 
 Progress runs from 0 to 1 over the planned steps or over a time limit, whichever is nearer its end. So a schedule
-always completes, on a slow machine too: with a limit of half the needed time the rate falls twice as fast.
+always completes, on a slow machine too: with a limit of half the needed time the rate falls twice as fast. A training
+that is to rest on its way (`until` below 1) spreads the way there, not the whole schedule, over the time limit.
 """
 
 from __future__ import annotations
@@ -26,12 +27,14 @@ def rate(progress: float) -> float:
 class Progress:
     """Counts steps against `total_steps` and seconds against `seconds` (None: no limit, and nothing depends on the clock).
 
-    `done` and `elapsed` are what earlier sessions reached before they were killed; a resumed session spreads the rest
-    of its schedule over the `seconds` it is given.
+    `until` is the progress at which this session ends; the rest of the schedule is left to later ones. `elapsed` is
+    what earlier sessions took before they rested or were killed; a resumed session spreads the rest of its way over the
+    `seconds` it is given.
     """
 
     total_steps: int
     seconds: float | None = None
+    until: float = 1.0
     steps: int = 0
     elapsed: float = 0.0
     reserve: float = 0.0
@@ -59,14 +62,21 @@ class Progress:
     @property
     def value(self) -> float:
         """Progress in 0..1."""
-        by_steps = self.steps / self.total_steps
+        reached = max(self.steps / self.total_steps, self._resumed_at)
         if self.seconds is None:
-            return min(1.0, by_steps)
+            return min(1.0, reached)
         usable = self.seconds - self.reserve
         by_time = self.session_seconds / usable if usable > 0 else 1.0
-        return min(1.0, max(by_steps, self._resumed_at + (1 - self._resumed_at) * by_time))
+        if by_time >= 1.0:
+            return max(reached, self.until)
+        return min(1.0, max(reached, self._resumed_at + (self.until - self._resumed_at) * by_time))
 
     @property
     def is_over(self) -> bool:
-        """No step is left, or no time for one."""
+        """This session has no step left, or no time for one."""
+        return self.value >= self.until
+
+    @property
+    def is_complete(self) -> bool:
+        """The whole schedule has been run."""
         return self.value >= 1.0
