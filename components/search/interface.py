@@ -8,7 +8,7 @@ anything runs (components/search/compatibility.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
@@ -114,12 +114,15 @@ class Evaluator(Protocol):
 
     `offers` names what schedulers and strategies may ask for (`epochs`: can train to a rung and be carried on),
     `needs` what it asks of the strategy and the space (`supernet`, `weights`). `keeps_weights` says that the trial's
-    folder is to keep `weights.safetensors` for later trials to start from.
+    folder is to keep `weights.safetensors` (left in `scratch`) for later trials to start from. One that does not train
+    names in `scores` what it gives instead of validation metrics, the usual one first, with the direction of each: the
+    objective of its studies is one of these. It may be left out, as if empty.
     """
 
     offers: frozenset[str]
     needs: frozenset[str]
     keeps_weights: bool
+    scores: Mapping[str, str]
 
     def evaluate(self, task: Assignment, scratch: Path, *, emit: Callable[..., Any]) -> Trial:
         """The trial, complete or failed with its cause. `scratch` is this trial's own folder and survives a kill."""
