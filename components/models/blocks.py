@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from components.errors import UnknownNameError
 
+NORMS = ("batch", "group", "layer")
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU, "gelu": nn.GELU, "hardswish": nn.Hardswish}
 
 
@@ -17,12 +18,14 @@ def activation(name: str) -> nn.Module:
 
 
 def norm(name: str, channels: int) -> nn.Module:
-    """Batch or group normalisation (groups of about 8 channels)."""
+    """Batch normalisation, group normalisation (groups of about 8 channels), or one group over all channels and places (layer)."""
     if name == "batch":
         return nn.BatchNorm2d(channels)
     if name == "group":
         return nn.GroupNorm(max(g for g in range(1, max(channels // 8, 1) + 1) if channels % g == 0), channels)
-    raise UnknownNameError("norm", name, ["batch", "group"])
+    if name == "layer":
+        return nn.GroupNorm(1, channels)
+    raise UnknownNameError("norm", name, NORMS)
 
 
 def convolution(in_channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
@@ -30,14 +33,35 @@ def convolution(in_channels: int, out_channels: int, kernel: int, stride: int = 
     return nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False)
 
 
+class SqueezeExcite(nn.Module):
+    """Each channel scaled by 0..1, as the averages of all channels say (Hu et al. 2018); `ratio` narrows in between."""
+
+    def __init__(self, channels: int, ratio: int) -> None:
+        super().__init__()
+        inner = max(4, channels // ratio)
+        layers = (nn.AdaptiveAvgPool2d(1), nn.Conv2d(channels, inner, 1), nn.ReLU(), nn.Conv2d(inner, channels, 1), nn.Sigmoid())
+        self.gate = nn.Sequential(*layers)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features * self.gate(features)
+
+
+def excitation(channels: int, ratio: int) -> list[nn.Module]:
+    """A squeeze-and-excite layer, or none for ratio 0."""
+    return [SqueezeExcite(channels, ratio)] if ratio else []
+
+
 class Plain(nn.Sequential):
     """Convolution, normalisation, activation."""
 
-    def __init__(self, in_channels: int, out_channels: int, *, kernel: int, stride: int, norm_name: str, activation_name: str) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, *, kernel: int, stride: int, norm_name: str, activation_name: str, squeeze: int = 0
+    ) -> None:  # fmt: skip
         super().__init__(
             convolution(in_channels, out_channels, kernel, stride),
             norm(norm_name, out_channels),
             activation(activation_name),
+            *excitation(out_channels, squeeze),
         )
 
 
@@ -51,9 +75,9 @@ class Skipping(nn.Module):
         self.shortcut = nn.Identity() if same else nn.Sequential(
             convolution(in_channels, out_channels, 1, stride), norm(norm_name, out_channels)
         )  # fmt: skip
-        last = body[-1]
-        if same and isinstance(last, nn.BatchNorm2d | nn.GroupNorm):
-            nn.init.zeros_(last.weight)
+        scales = [layer.weight for layer in body if isinstance(layer, nn.BatchNorm2d | nn.GroupNorm)]
+        if same and scales:
+            nn.init.zeros_(scales[-1])
 
     def forward(self, features: Tensor) -> Tensor:
         return self.after(self.body(features) + self.shortcut(features))
@@ -62,13 +86,16 @@ class Skipping(nn.Module):
 class Residual(Skipping):
     """Two convolutions beside a shortcut (He et al. 2016)."""
 
-    def __init__(self, in_channels: int, out_channels: int, *, kernel: int, stride: int, norm_name: str, activation_name: str) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, *, kernel: int, stride: int, norm_name: str, activation_name: str, squeeze: int = 0
+    ) -> None:  # fmt: skip
         body = nn.Sequential(
             convolution(in_channels, out_channels, kernel, stride),
             norm(norm_name, out_channels),
             activation(activation_name),
             convolution(out_channels, out_channels, kernel),
             norm(norm_name, out_channels),
+            *excitation(out_channels, squeeze),
         )
         super().__init__(body, in_channels, out_channels, stride, norm_name, activation(activation_name))
 
@@ -77,8 +104,9 @@ class Separable(Skipping):
     """Widen by a 1x1 convolution, mix space per channel, narrow again, beside a shortcut (Sandler et al. 2018)."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, *, kernel: int, stride: int, norm_name: str, activation_name: str, expansion: int
-    ) -> None:
+        self, in_channels: int, out_channels: int, *, kernel: int, stride: int, norm_name: str, activation_name: str, expansion: int,
+        squeeze: int = 0,
+    ) -> None:  # fmt: skip
         inner = in_channels * expansion
         body = nn.Sequential(
             convolution(in_channels, inner, 1),
@@ -87,6 +115,7 @@ class Separable(Skipping):
             convolution(inner, inner, kernel, stride, groups=inner),
             norm(norm_name, inner),
             activation(activation_name),
+            *excitation(inner, squeeze),
             convolution(inner, out_channels, 1),
             norm(norm_name, out_channels),
         )

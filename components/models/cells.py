@@ -41,6 +41,7 @@ def string_of(operations: Sequence[str]) -> str:
     return "+".join(f"|{'|'.join(node)}|" for node in nodes)
 
 
+@lru_cache(maxsize=65536)
 def operations_of(text: str) -> Operations:
     """The six operations of a cell in NAS-Bench-201's notation. Raises `UsageError`."""
     words = [word for node in text.split("+") for word in node.strip("|").split("|")]
@@ -180,25 +181,37 @@ def macro(image: InputField, make_cell: MakeCell, *, channels: int, cells: int, 
     """NAS-Bench-201's skeleton: a stem, then `stacks` times `cells` cells, with half the side and twice the channels in between.
 
     The original has 3 stacks of 5 cells and 16 channels on sides of 32. Larger images are halved by more stems until
-    their shorter side is at most `largest_side`; there are only as many stacks as leave a side of 2.
+    their shorter side is at most `largest_side`; there are no more than `most_stacks`.
     """
-    return list(_macro(image, make_cell, channels, cells, stacks, largest_side))
+    return list(_macro(image, make_cell, channels, cells, min(stacks, most_stacks(image, largest_side)), largest_side))
 
 
 def _macro(image: InputField, make_cell: MakeCell, channels: int, cells: int, stacks: int, largest_side: int) -> Iterator[Layer]:
-    in_channels, height, width = image.shape
-    while min(height, width) > largest_side:
+    in_channels, *sides = image.shape
+    while min(sides) > largest_side:
         yield Layer.of(Stem, in_channels, channels, 2)
-        in_channels, height, width = channels, (height + 1) // 2, (width + 1) // 2
+        in_channels, sides = channels, _halved(sides)
     yield Layer.of(Stem, in_channels, channels, 1)
     for stack in range(stacks):
-        if stack and min(height, width) < 4:
-            break
         if stack:
-            yield Layer.of(Reduction, channels, 2 * channels, (height, width))
-            channels, height, width = 2 * channels, (height + 1) // 2, (width + 1) // 2
+            yield Layer.of(Reduction, channels, 2 * channels, tuple(sides))
+            channels, sides = 2 * channels, _halved(sides)
         for _ in range(cells):
             yield make_cell(channels)
+
+
+def most_stacks(image: InputField, largest_side: int) -> int:
+    """How many stacks leave a shorter side of at least 2."""
+    side, stacks = min(image.shape[1:]), 1
+    while side > largest_side:
+        side = (side + 1) // 2
+    while side >= 4:
+        side, stacks = (side + 1) // 2, stacks + 1
+    return stacks
+
+
+def _halved(sides: Sequence[int]) -> list[int]:
+    return [(side + 1) // 2 for side in sides]
 
 
 class CellNetwork(nn.Module):

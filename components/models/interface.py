@@ -1,7 +1,8 @@
 """What a search space is: it samples architectures, builds them as networks and makes a student of a teacher.
 
 A member lives in `components/models/space/<name>.py` beside `conf/space/<name>.yaml`. Search, training, distillation
-and export meet a space through these five methods and know nothing of images or tables.
+and export meet a space through the methods of `Space` and know nothing of images or tables. Those of `SearchSpace` are
+what a search can do more with; `ConditionalSpace` gives them to a member, and a space without them is searched too.
 """
 
 from __future__ import annotations
@@ -50,6 +51,42 @@ class Space(Protocol):
 
     def shrink(self, architecture: JSON) -> JSON:
         """A distinctly smaller architecture of the same space, for a student."""
+        ...
+
+
+class SearchSpace(Space, Protocol):
+    """A space that tells of its architectures without building them.
+
+    All of it is a function of its arguments. Architectures with one `key` are one and the same network, whatever weights
+    it has.
+    """
+
+    def parameters(self, architecture: JSON) -> dict[str, Any]:
+        """The draws that make this architecture: the inverse of `sample`. May name more than `sample` would ask for."""
+        ...
+
+    def size(self, dataset: DatasetVersion) -> int | None:
+        """How many architectures can be drawn, isomorphic ones counted apart; None if infinitely or too many to count."""
+        ...
+
+    def neighbours(self, architecture: JSON, dataset: DatasetVersion) -> list[JSON]:
+        """The architectures one changed draw away, one of each key, none with the architecture's own."""
+        ...
+
+    def encode(self, architecture: JSON, dataset: DatasetVersion) -> list[float]:
+        """Numbers in 0..1, equally many for every architecture of the space, and the same ones for the same key."""
+        ...
+
+    def key(self, architecture: JSON) -> str:
+        """A text that is equal for isomorphic architectures, and for them alone as far as the space can tell."""
+        ...
+
+    def fold(self, architecture: JSON) -> JSON:
+        """The one architecture of the space that stands for all with this key."""
+        ...
+
+    def num_parameters(self, architecture: JSON, inputs: Sequence[InputField], num_outputs: int) -> int:
+        """How many numbers its network would train."""
         ...
 
 

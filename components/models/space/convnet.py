@@ -7,24 +7,27 @@ side is at most `largest_side`, because that first stage is where the time of a 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from components.artifacts import JSON, DatasetVersion, InputField
-from components.errors import UnknownNameError, UsageError
-from components.models.blocks import Plain, Residual, Separable
+from components.errors import UsageError
+from components.models.blocks import ACTIVATIONS, NORMS, Plain, Residual, Separable
+from components.models.choices import names, numbers, share, switches, whole_numbers
+from components.models.conditional import ConditionalSpace
 from components.models.hyperparameters import sample_hyperparameters
 from components.models.interface import Suggest, choose
+from components.models.layers import Layer, num_parameters_of
 from components.models.preprocessing import ScaleImage
 
 BLOCKS: dict[str, type[nn.Module]] = {"plain": Plain, "residual": Residual, "separable": Separable}
-DOWNSAMPLES = ("max", "stride")
+DOWNSAMPLES: dict[str, type[nn.Module] | None] = {"max": nn.MaxPool2d, "average": nn.AvgPool2d, "stride": None}
 POOLINGS = ("average", "max", "flatten")
 
 
-class ConvNet:
+class ConvNet(ConditionalSpace):
     """The space; see `conf/space/convnet.yaml` for its choices."""
 
     modality = "image"
@@ -40,6 +43,8 @@ class ConvNet:
         kernels: Sequence[int] = (3,),
         separable_kernels: Sequence[int] = (3, 5),
         expansions: Sequence[int] = (2,),
+        squeeze_excites: Sequence[bool] = (False,),
+        squeeze_ratios: Sequence[int] = (4,),
         downsamples: Sequence[str] = ("max",),
         poolings: Sequence[str] = POOLINGS,
         activations: Sequence[str] = ("relu",),
@@ -48,31 +53,34 @@ class ConvNet:
         dropout: float = 0.3,
         label_smoothing: float = 0.1,
     ) -> None:
-        self.stages, self.widths, self.growths, self.depths = list(stages), list(widths), list(growths), list(depths)
-        self.blocks, self.expansions = list(blocks), list(expansions)
-        self.kernels, self.separable_kernels = list(kernels), list(separable_kernels)
-        self.downsamples, self.poolings = list(downsamples), list(poolings)
-        self.activations, self.norms = list(activations), list(norms)
-        self.largest_side, self.dropout, self.label_smoothing = largest_side, dropout, label_smoothing
-        for kind, names, known in (("block", blocks, BLOCKS), ("downsample", downsamples, DOWNSAMPLES), ("pooling", poolings, POOLINGS)):
-            _check(kind, names, known)
+        self.stages, self.depths = whole_numbers("space.stages", stages), whole_numbers("space.depths", depths)
+        self.widths, self.growths = whole_numbers("space.widths", widths), numbers("space.growths", growths)
+        self.blocks, self.expansions = names("space.blocks", blocks, BLOCKS), whole_numbers("space.expansions", expansions)
+        self.kernels = whole_numbers("space.kernels", kernels, odd=True)
+        self.separable_kernels = whole_numbers("space.separable_kernels", separable_kernels, odd=True)
+        self.squeeze_excites = switches("space.squeeze_excites", squeeze_excites)
+        self.squeeze_ratios = whole_numbers("space.squeeze_ratios", squeeze_ratios)
+        self.downsamples, self.poolings = names("space.downsamples", downsamples, DOWNSAMPLES), names("space.poolings", poolings, POOLINGS)
+        self.activations, self.norms = names("space.activations", activations, ACTIVATIONS), names("space.norms", norms, NORMS)
+        self.largest_side = whole_numbers("space.largest_side", [largest_side], 4)[0]
+        self.dropout, self.label_smoothing = share("space.dropout", dropout), share("space.label_smoothing", label_smoothing)
 
     def sample(self, trial: Suggest, dataset: DatasetVersion) -> JSON:
-        """Draws stages, depth of each, width, block (and what only that block has), pooling and activation."""
+        """Draws stages, depth of each, width, block (and what only that block has), squeeze-and-excite, pooling and activation."""
         stages = choose(trial, "arch.stages", self._fitting_stages(_image(dataset.inputs)))
         block = choose(trial, "arch.block", self.blocks)
         architecture: JSON = {
             "block": block,
             "width": choose(trial, "arch.width", self.widths),
-            "growth": choose(trial, "arch.growth", self.growths),
+            "growth": choose(trial, "arch.growth", self.growths if stages > 1 else self.growths[:1]),
             "depths": [choose(trial, f"arch.depth{stage}", self.depths) for stage in range(stages)],
-            "downsample": choose(trial, "arch.downsample", self.downsamples),
+            "downsample": choose(trial, "arch.downsample", self.downsamples if stages > 1 else self.downsamples[:1]),
             "pooling": choose(trial, "arch.pooling", self.poolings),
             "activation": choose(trial, "arch.activation", self.activations),
             "norm": choose(trial, "arch.norm", self.norms),
             "largest_side": self.largest_side,
         }
-        return architecture | self._of_block(trial, block)
+        return architecture | self._of_block(trial, block) | self._of_squeeze(trial)
 
     def _of_block(self, trial: Suggest, block: str) -> JSON:
         if block != "separable":
@@ -82,12 +90,39 @@ class ConvNet:
             "expansion": choose(trial, "arch.expansion", self.expansions),
         }
 
+    def _of_squeeze(self, trial: Suggest) -> JSON:
+        if not choose(trial, "arch.squeeze_excite", self.squeeze_excites):
+            return {}
+        return {"squeeze": choose(trial, "arch.squeeze_ratio", self.squeeze_ratios)}
+
+    def parameters(self, architecture: JSON) -> dict[str, Any]:
+        alike = ("block", "width", "growth", "downsample", "pooling", "activation", "norm", "expansion")
+        kernel = "separable_kernel" if architecture["block"] == "separable" else "kernel"
+        found = {f"arch.{name}": architecture[name] for name in alike if name in architecture}
+        found |= {f"arch.depth{stage}": depth for stage, depth in enumerate(architecture["depths"])}
+        found |= {"arch.stages": len(architecture["depths"]), f"arch.{kernel}": architecture["kernel"]}
+        squeeze = {"arch.squeeze_ratio": architecture["squeeze"]} if "squeeze" in architecture else {}
+        return {**found, "arch.squeeze_excite": bool(squeeze), **squeeze}
+
+    def size(self, dataset: DatasetVersion) -> int:
+        of_block = {"separable": len(self.separable_kernels) * len(self.expansions)}
+        blocks = sum(of_block.get(block, len(self.kernels)) for block in self.blocks)
+        squeezes = sum(len(self.squeeze_ratios) if on else 1 for on in self.squeeze_excites)
+        anywhere = len(self.widths) * len(self.poolings) * len(self.activations) * len(self.norms) * blocks * squeezes
+        between = len(self.growths) * len(self.downsamples)
+        stages = self._fitting_stages(_image(dataset.inputs))
+        return anywhere * sum(len(self.depths) ** count * (between if count > 1 else 1) for count in stages)
+
     def hyperparameters(self, trial: Suggest, dataset: DatasetVersion, optimizers: Any) -> JSON:
         return sample_hyperparameters(trial, dataset, optimizers, dropout=self.dropout, label_smoothing=self.label_smoothing)
 
     def build(self, architecture: JSON, inputs: Sequence[InputField], num_outputs: int, dropout: float = 0.0) -> nn.Module:
         """The network; takes the image uint8 or float [B, C, H, W]."""
         return ConvNetwork(architecture, _image(inputs), num_outputs, dropout)
+
+    def num_parameters(self, architecture: JSON, inputs: Sequence[InputField], num_outputs: int) -> int:
+        trunk = Trunk.of(architecture, _image(inputs))
+        return num_parameters_of([*trunk.layers, Layer.of(nn.Linear, trunk.num_features(architecture["pooling"]), num_outputs)])
 
     def shrink(self, architecture: JSON) -> JSON:
         """About 0.7 of the width, so half the parameters, and one block less in each stage that has more than one."""
@@ -107,47 +142,58 @@ class ConvNetwork(nn.Module):
 
     def __init__(self, architecture: JSON, image: InputField, num_outputs: int, dropout: float) -> None:
         super().__init__()
+        trunk = Trunk.of(architecture, image)
         self.scale = ScaleImage(image)
-        self.features = nn.Sequential(*_layers(architecture, image))
+        self.features = nn.Sequential(*(layer.build() for layer in trunk.layers))
         self.pool = _pooling(architecture["pooling"])
-        with torch.no_grad():
-            width = self.pool(self.features.eval()(torch.zeros(1, *image.shape))).shape[1]
-        self.features.train()
-        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(width, num_outputs))
+        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(trunk.num_features(architecture["pooling"]), num_outputs))
 
     def forward(self, image: Tensor) -> Tensor:
         return self.head(self.pool(self.features(self.scale(image))))
 
 
-def _layers(architecture: JSON, image: InputField) -> list[nn.Module]:
-    common = {"norm_name": architecture["norm"], "activation_name": architecture["activation"]}
-    channels, side = architecture["width"], min(image.shape[1:])
-    layers: list[nn.Module] = []
-    in_channels = image.shape[0]
-    while True:
-        stride = 2 if side > architecture["largest_side"] else 1
-        layers.append(Plain(in_channels, channels, kernel=3, stride=stride, **common))
-        in_channels, side = channels, (side + 1) // 2 if stride == 2 else side
-        if side <= architecture["largest_side"]:
-            break
-    for stage, depth in enumerate(architecture["depths"]):
-        channels = _round_to(architecture["width"] * architecture["growth"] ** stage, 4)
-        layers += _stage(architecture, in_channels, channels, depth, halve=stage > 0)
-        in_channels = channels
-    return layers
+@dataclass
+class Trunk:
+    """The layers before the pooling, and the shape [channels, height, width] of what comes out of them."""
 
+    layers: list[Layer]
+    channels: int
+    height: int
+    width: int
 
-def _stage(architecture: JSON, in_channels: int, channels: int, depth: int, *, halve: bool) -> list[nn.Module]:
-    options = {"norm_name": architecture["norm"], "activation_name": architecture["activation"], "kernel": architecture["kernel"]}
-    if architecture["block"] == "separable":
-        options["expansion"] = architecture["expansion"]
-    block = BLOCKS[architecture["block"]]
-    pools = halve and architecture["downsample"] == "max"
-    layers: list[nn.Module] = [nn.MaxPool2d(2)] if pools else []
-    for index in range(depth):
-        stride = 2 if halve and not pools and index == 0 else 1
-        layers.append(block(in_channels if index == 0 else channels, channels, stride=stride, **options))
-    return layers
+    @classmethod
+    def of(cls, architecture: JSON, image: InputField) -> Trunk:
+        trunk = cls([], *image.shape)
+        trunk._add_stem(architecture)
+        for stage, depth in enumerate(architecture["depths"]):
+            channels = _round_to(architecture["width"] * architecture["growth"] ** stage, 4)
+            trunk._add_stage(architecture, channels, depth, halve=stage > 0)
+        return trunk
+
+    def num_features(self, pooling: str) -> int:
+        return self.channels * self.height * self.width if pooling == "flatten" else self.channels
+
+    def _add_stem(self, architecture: JSON) -> None:
+        common = {"norm_name": architecture["norm"], "activation_name": architecture["activation"]}
+        is_first = True
+        while is_first or min(self.height, self.width) > architecture["largest_side"]:
+            stride = 2 if min(self.height, self.width) > architecture["largest_side"] else 1
+            self._add(Plain, architecture["width"], stride, kernel=3, **common)
+            is_first = False
+
+    def _add_stage(self, architecture: JSON, channels: int, depth: int, *, halve: bool) -> None:
+        options = {"norm_name": architecture["norm"], "activation_name": architecture["activation"], "kernel": architecture["kernel"]}
+        options |= {name: architecture[name] for name in ("expansion", "squeeze") if name in architecture}
+        pool = DOWNSAMPLES[architecture["downsample"]] if halve else None
+        if pool:
+            self.layers.append(Layer.of(pool, 2))
+            self.height, self.width = self.height // 2, self.width // 2
+        for index in range(depth):
+            self._add(BLOCKS[architecture["block"]], channels, 2 if halve and not pool and index == 0 else 1, **options)
+
+    def _add(self, block: type[nn.Module], channels: int, stride: int, **options: Any) -> None:
+        self.layers.append(Layer.of(block, self.channels, channels, stride=stride, **options))
+        self.channels, self.height, self.width = channels, -(-self.height // stride), -(-self.width // stride)
 
 
 def _pooling(name: str) -> nn.Module:
@@ -161,12 +207,6 @@ def _image(inputs: Sequence[InputField]) -> InputField:
         shapes = ", ".join(f"{field.name} {list(field.shape)}" for field in inputs)
         raise UsageError(f"space=convnet takes one image [C, H, W], this dataset has {shapes}; choose space=mlp for a table")
     return inputs[0]
-
-
-def _check(kind: str, names: Sequence[str], known: Any) -> None:
-    for name in names:
-        if name not in known:
-            raise UnknownNameError(kind, str(name), known)
 
 
 def _round_to(value: float, step: int) -> int:

@@ -78,7 +78,7 @@ def test_one_optimizer_is_no_parameter(tmp_path: Path) -> None:
 
 
 def test_wrong_choices_are_named(tmp_path: Path) -> None:
-    with pytest.raises(UnknownNameError, match="unknown block 'residul'; did you mean 'residual'"):
+    with pytest.raises(UnknownNameError, match=r"unknown space\.blocks 'residul'; did you mean 'residual'"):
         ConvNet(blocks=["residul"])
     with pytest.raises(UsageError, match="two positive numbers, low then high"):
         sample_hyperparameters(
