@@ -58,10 +58,11 @@ class Points:
                 given[name] = value
         return self.draw(rng, given)
 
-    def neighbours(self, point: Point, rng: Random) -> Iterator[Point]:
-        """The points one change away: every other value of a choice or a small whole number, one step up and one down of a number."""
+    def neighbours(self, point: Point, rng: Random, step: float = STEP) -> Iterator[Point]:
+        """The points one change away: every other value of a choice or a small whole number, one step up and one down of a
+        number (`step`: its standard deviation as a share of the range)."""
         for name, value in point.params.items():
-            for changed in others(point.distributions[name], value, rng):
+            for changed in others(point.distributions[name], value, rng, step):
                 yield self.draw(rng, {**point.params, name: changed})
 
     def all(self, most: int | None = None) -> Iterator[Point]:
@@ -236,11 +237,17 @@ def values_of(distribution: BaseDistribution) -> Sequence[Any] | None:
     return None
 
 
+def has_few(distribution: BaseDistribution) -> bool:
+    """Whether a change may lead to any other value: a choice, or a whole number of a few."""
+    if isinstance(distribution, CategoricalDistribution):
+        return True
+    return isinstance(distribution, IntDistribution) and (distribution.high - distribution.low) // distribution.step < FEW
+
+
 def another(distribution: BaseDistribution, value: Any, rng: Random) -> Any:
     """Another value: any other of a choice or of a few whole numbers, else a step away; the same one if it is the only one."""
-    values = values_of(distribution)
-    if values is not None and (isinstance(distribution, CategoricalDistribution) or len(values) <= FEW):
-        rest = [v for v in values if v != value or type(v) is not type(value)]
+    if has_few(distribution):
+        rest = [v for v in values_of(distribution) or () if v != value or type(v) is not type(value)]
         return rng.choice(rest) if rest else value
     for _ in range(32):
         share = share_of(distribution, value) + rng.gauss(0.0, STEP)
@@ -251,11 +258,10 @@ def another(distribution: BaseDistribution, value: Any, rng: Random) -> Any:
     return value
 
 
-def others(distribution: BaseDistribution, value: Any, rng: Random) -> Sequence[Any]:
+def others(distribution: BaseDistribution, value: Any, rng: Random, step: float = STEP) -> Sequence[Any]:
     """The values a neighbour may have: all others of a choice or of a few whole numbers, else one step up and one down."""
-    values = values_of(distribution)
-    if values is not None and (isinstance(distribution, CategoricalDistribution) or len(values) <= FEW):
-        return [v for v in values if v != value or type(v) is not type(value)]
-    share, step = share_of(distribution, value), abs(rng.gauss(0.0, STEP))
-    found = [at(distribution, s) for s in (share - step, share + step) if 0.0 <= s <= 1.0]
+    if has_few(distribution):
+        return [v for v in values_of(distribution) or () if v != value or type(v) is not type(value)]
+    share, length = share_of(distribution, value), abs(rng.gauss(0.0, step))
+    found = [at(distribution, s) for s in (share - length, share + length) if 0.0 <= s <= 1.0]
     return [v for v in found if v != value]

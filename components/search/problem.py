@@ -7,7 +7,7 @@ answer, so a study that goes on in a new process suggests what it would have sug
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
 
-CONSTRAINTS = "constraints"  # the system attribute under which Optuna keeps a trial's constraint values; <= 0 is feasible
+CONSTRAINTS = "constraints"  # the system attribute under which Optuna keeps a list of constraint values; <= 0 is feasible
 
 
 def key_of_params(point: Point) -> Hashable:
@@ -73,6 +73,11 @@ class Told:
     def is_complete(self) -> bool:
         return self.values is not None
 
+    @property
+    def is_assessed(self) -> bool:
+        """Whether it has shown what it is worth, if only part of the way."""
+        return self.values is not None or (bool(self.steps) and self.state is not TrialState.FAIL)
+
 
 class PointSampler(BaseSampler):
     """An Optuna sampler that proposes whole points. A member of the family overrides `next_point`.
@@ -93,24 +98,45 @@ class PointSampler(BaseSampler):
     # ---- Optuna's interface ----
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        point = self._propose(study, trial)
+        self._proposed = {trial.number: point} if point else {}
+        return point.distributions if point else {}
+
+    def sample_relative(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
+        if not search_space:
+            return {}
+        point = self._proposed.pop(trial.number, None) or self._propose(study, trial)
+        given = point.params if point else {}
+        return {
+            name: given[name] if name in given else self.sample_independent(study, trial, name, distribution)
+            for name, distribution in search_space.items()
+        }
+
+    def _propose(self, study: Study, trial: FrozenTrial) -> Point | None:
+        """The next point; None without a problem while there is no trial to recall one from."""
         history = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number and (t.params or t.state.is_finished())]
         problem = self._problem
         if problem is None:
             shown = [t for t in history if t.params]
             if not shown:
-                return {}
+                return None
             problem = Problem(points=recalled(shown), memo=self._memo)
         told = told_of(history, [direction.name == "MAXIMIZE" for direction in study.directions], problem)
-        point = self.next_point(problem, told, Random(f"{self._seed}/{trial.number}"))
-        self._proposed = {trial.number: point}
-        return point.distributions
-
-    def sample_relative(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
-        point = self._proposed.pop(trial.number, None)
-        return dict(point.params) if point and search_space else {}
+        return self.next_point(problem, told, Random(f"{self._seed}/{trial.number}"))
 
     def sample_independent(self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution) -> Any:
         return at(param_distribution, Random(f"{self._seed}/{trial.number}/{param_name}").random())
+
+
+class Enqueued(PointSampler):
+    """Proposes one point: the given values where the space takes them, the rest drawn."""
+
+    def __init__(self, seed: int, problem: Problem, given: Mapping[str, Any]) -> None:
+        super().__init__(seed, problem)
+        self._given = given
+
+    def next_point(self, problem: Problem, told: Sequence[Told], rng: Random) -> Point:
+        return problem.points.draw(rng, self._given)
 
 
 def told_of(history: Sequence[FrozenTrial], maximize: Sequence[bool], problem: Problem) -> list[Told]:
@@ -142,8 +168,7 @@ def _told(trial: FrozenTrial, maximize: Sequence[bool], problem: Problem) -> Tol
 
 def violation_of(trial: FrozenTrial) -> float:
     """By how much the constraints are missed, summed; 0 for a feasible trial."""
-    found = trial.system_attrs.get(CONSTRAINTS) or ()
-    return float(sum(max(0.0, value) for value in found))
+    return float(sum(max(0.0, value) for value in trial.constraints.values()))
 
 
 def ranked(told: Sequence[Told]) -> list[Told]:
@@ -152,6 +177,13 @@ def ranked(told: Sequence[Told]) -> list[Told]:
     complete = [t for t in told if t.values is not None]
     cost = costs([t.values for t in complete if t.values is not None], [t.violation for t in complete])
     return [complete[i] for i in sorted(range(len(complete)), key=lambda i: (cost[i], complete[i].number))]
+
+
+def assessed(told: Sequence[Told]) -> list[Told]:
+    """The assessed trials, best first: `ranked`, then those that a scheduler let come only part of the way, the furthest
+    first (it carried the better ones on) and of these the best."""
+    partial = [t for t in told if t.is_assessed and t.values is None]
+    return ranked(told) + sorted(partial, key=lambda t: (-max(t.steps), t.steps[max(t.steps)], t.number))
 
 
 def unseen(problem: Problem, told: Sequence[Told], draw: Callable[[], Point], tries: int = 30) -> Point:
