@@ -33,6 +33,11 @@ class Rows:
         """The rows of an index."""
         return {name: values[index] for name, values in self.fields.items()}, self.targets[index]
 
+    def part(self, index: Tensor) -> Rows:
+        """The rows of an index, as rows of their own."""
+        fields, targets = self.at(index)
+        return Rows(fields=fields, targets=targets)
+
 
 def load_rows(dataset: DatasetVersion, split: str, *, limit: int | None = None, seed: int = 0) -> Rows:
     """A split's rows in memory; with `limit`, that many drawn by `seed` and kept in order. Raises `DataError` for an empty split."""
@@ -44,6 +49,34 @@ def load_rows(dataset: DatasetVersion, split: str, *, limit: int | None = None, 
         index = np.sort(np.random.default_rng(seed).permutation(len(target))[:limit])
     fields = {field.name: torch.from_numpy(np.array(arrays[field.name][index])) for field in dataset.inputs}
     return Rows(fields=fields, targets=_targets(dataset, np.array(target[index])))
+
+
+def load_fold(dataset: DatasetVersion, fold: int, folds: int, *, limit: int | None = None, seed: int = 0) -> tuple[Rows, Rows]:
+    """Training and validation rows of one of `folds` cuts of the training and validation splits together: each row
+    validates in one of them. Classes are shared out evenly; the cut is the same whoever asks."""
+    pooled = _together(load_rows(dataset, "train"), load_rows(dataset, "validation"))
+    fold_N = folds_of(pooled.targets, folds, dataset.task == "classification")
+    rest = torch.nonzero(fold_N != fold).squeeze(1)
+    if limit is not None and limit < len(rest):
+        drawn = np.random.default_rng(seed).permutation(len(rest))[:limit]
+        rest = rest[torch.from_numpy(np.sort(drawn))]
+    held_out = torch.nonzero(fold_N == fold).squeeze(1)
+    return pooled.part(rest), pooled.part(held_out)
+
+
+def folds_of(targets: Tensor, folds: int, by_class: bool) -> Tensor:
+    """The fold of each row [N], 0..folds-1: dealt out in a shuffled order, class after class where there are classes."""
+    order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(seed_of("folds", folds)))
+    if by_class:
+        order = order[torch.argsort(targets[order], stable=True)]
+    fold_N = torch.empty(len(targets), dtype=torch.int64)
+    fold_N[order] = torch.arange(len(targets)) % folds
+    return fold_N
+
+
+def _together(one: Rows, other: Rows) -> Rows:
+    fields = {name: torch.cat([values, other.fields[name]]) for name, values in one.fields.items()}
+    return Rows(fields=fields, targets=torch.cat([one.targets, other.targets]))
 
 
 def _targets(dataset: DatasetVersion, target: np.ndarray) -> Tensor:

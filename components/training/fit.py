@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from components.artifacts import JSON, DatasetVersion
 from components.build import build
 from components.errors import UnknownNameError, UsageError
-from components.training.batches import BatchLoader, load_rows
+from components.training.batches import BatchLoader, Rows, load_fold, load_rows
 from components.training.calibrate import FORMATS, PLAIN
 from components.training.checkpoint import SafeCheckpointIO, read_checkpoint
 from components.training.learner import Learner
@@ -64,6 +64,7 @@ def fit(
     objective: str,
     until: int | None = None,
     rows: int | None = None,
+    fold: tuple[int, int] | None = None,
     seconds: float | None = None,
     numerics: JSON | None = None,
     training: JSON | None = None,
@@ -78,7 +79,8 @@ def fit(
     function of the arguments, bit for bit. With `scratch` it resumes from the last checkpoint there. With `until`, an
     epoch before the last, it rests there: the metrics are those of that moment, the schedule is that of all `epochs`,
     and called again with the same `scratch` it goes on as if it had never rested. Raises `DivergedError` when the loss
-    is not finite. `training` may hold `clip` (largest gradient norm, 0: none), `ema` (decay of the averaged weights, 0:
+    is not finite. `fold` (which, of how many) trains and validates on one cut of both splits together instead of on
+    theirs. `training` may hold `clip` (largest gradient norm, 0: none), `ema` (decay of the averaged weights, 0:
     none) and `accelerator`.
     """
     training = _checked({**DEFAULTS, **(training or {})})
@@ -86,7 +88,7 @@ def fit(
     if not 1 <= rest <= epochs:
         raise UsageError(f"training needs at least 1 epoch and rests at one of its own, got {rest} of {epochs}")
     numerics = {**PLAIN, **(numerics or {})}
-    train, validation = load_rows(dataset, "train", limit=rows, seed=seed), load_rows(dataset, "validation")
+    train, validation = _rows(dataset, rows, fold, seed)
     batch_size = int(hyperparameters["batch_size"])
     loader = BatchLoader(train, batch_size, seed, lambda: learner.current_epoch)
     progress = Progress(total_steps=epochs * len(loader), seconds=seconds, until=rest / epochs)
@@ -100,6 +102,12 @@ def fit(
     )  # fmt: skip
     _run(learner, loader, epochs, scratch, numerics, str(training["accelerator"]))
     return _result(learner, loader, rest)
+
+
+def _rows(dataset: DatasetVersion, limit: int | None, fold: tuple[int, int] | None, seed: int) -> tuple[Rows, Rows]:
+    if fold is not None:
+        return load_fold(dataset, *fold, limit=limit, seed=seed)
+    return load_rows(dataset, "train", limit=limit, seed=seed), load_rows(dataset, "validation")
 
 
 def _checked(training: JSON) -> JSON:

@@ -5,9 +5,12 @@ This is what the search's worker processes run. The outcome is a function of (se
 
 from __future__ import annotations
 
+import copy
+import math
+import statistics
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +20,10 @@ from components import metrics
 from components.artifacts import JSON, AugmentationPolicy, Candidate, DatasetVersion, Trial
 from components.build import build
 from components.errors import DataError, UsageError
-from components.models.network import build_network, num_parameters
+from components.models.network import build_network, num_parameters, save_weights
 from components.training.batches import load_rows, seed_of
 from components.training.calibrate import settle
-from components.training.extent import trial_epochs
+from components.training.extent import num_folds, trial_epochs
 from components.training.failure import cause_of, reason_of
 from components.training.fit import Fit, fit
 
@@ -35,9 +38,17 @@ def run_trial(
     seconds: float | None = None,
     rows: int | None = None,
     *,
+    epochs: int | None = None,
+    full_epochs: int | None = None,
+    prepare: Callable[[nn.Module], Any] | None = None,
+    weights: Path | None = None,
     emit: Callable[..., Any] = lambda event, **fields: None,
 ) -> Trial:
     """Trains `candidate` for `search.epochs` (or within `seconds`) on `rows` training rows; values are validation metrics.
+
+    With `epochs` it rests there, on the way to `full_epochs` (None: `search.epochs`), and goes on from `scratch` when it
+    is called again. With `search.folds` it is trained once a fold and the values are means over the folds. `prepare`
+    may change the fresh network in place; `weights` is where the trained ones are to be kept.
 
     Never raises for what a candidate can do: a loss that is not finite, memory that runs out and a bug become a
     failed trial with its cause. `config` holds the search stage's sections; `scratch` is this trial's own folder.
@@ -48,44 +59,105 @@ def run_trial(
         scratch.mkdir(parents=True, exist_ok=True)
         seed = seed_of(int(config.get("seed", 0)), "trial", number)
         network = build_network(config["space"], candidate, dataset, seed)
-        candidate, fitted = _fit(network, dataset, policy, candidate, config, seed, scratch, seconds, rows, emit)
+        if prepare:
+            prepare(network)
+        candidate = with_numerics(network, dataset, candidate, config.get("training") or {}, scratch)
+        fits = _fits(network, dataset, candidate, _how(dataset, policy, candidate, config, seed, rows, epochs, full_epochs),
+                     _folds(config, dataset), scratch, seconds, emit)  # fmt: skip
+        if weights:
+            save_weights(fits[0].network, weights)
     except (UsageError, DataError):
         raise  # a mistake in the settings or the data is the user's to mend, not this candidate's failure
     except Exception as error:
-        (scratch / "error.txt").write_text(traceback.format_exc())
-        return Trial(
-            number=number, candidate=candidate, state="failed", cause=cause_of(error), reason=reason_of(error),
-            num_parameters=num_parameters(network) if network else 0, seconds=round(time.monotonic() - started, 3),
-        )  # fmt: skip
+        return failed(number, candidate, error, scratch, started, network)
     return Trial(
-        number=number, candidate=candidate, state="complete", values=fitted.metrics, num_parameters=num_parameters(network),
-        fidelity={"epochs": fitted.epochs, "rows": min(rows or dataset.splits["train"], dataset.splits["train"])},
-        history=fitted.history, seconds=round(time.monotonic() - started, 3),
+        number=number, candidate=candidate, state="complete", values=_mean([fitted.metrics for fitted in fits]),
+        num_parameters=num_parameters(network), fidelity=_fidelity(fits, dataset, rows), history=_history(fits),
+        seconds=round(time.monotonic() - started, 3),
     )  # fmt: skip
 
 
-def _fit(
-    network: nn.Module,
-    dataset: DatasetVersion,
-    policy: AugmentationPolicy,
-    candidate: Candidate,
-    config: JSON,
-    seed: int,
-    scratch: Path,
-    seconds: float | None,
-    rows: int | None,
-    emit: Callable[..., Any],
-) -> tuple[Candidate, Fit]:
-    training, hyperparameters = config.get("training") or {}, candidate.hyperparameters
-    num_rows = min(rows or dataset.splits["train"], dataset.splits["train"])
-    candidate = with_numerics(network, dataset, candidate, training, scratch)
-    fitted = fit(
-        network, dataset, hyperparameters, policy=build(policy.config), optimizers=config["optimizer"], seed=seed,
-        epochs=trial_epochs((config.get("search") or {}).get("epochs"), num_rows), rows=rows, seconds=seconds,
-        objective=metrics.objective((config.get("metrics") or {}).get("objective"), dataset.task), numerics=candidate.numerics,
-        training=training, scratch=scratch, emit=emit,
+def failed(number: int, candidate: Candidate, error: Exception, scratch: Path, started: float, network: nn.Module | None = None) -> Trial:
+    """The record of a trial that ended with `error`, whose traceback is left in `scratch`; `started` by the monotonic clock."""
+    (scratch / "error.txt").write_text("".join(traceback.format_exception(error)))
+    return Trial(
+        number=number, candidate=candidate, state="failed", cause=cause_of(error), reason=reason_of(error),
+        num_parameters=num_parameters(network) if network else 0, seconds=round(time.monotonic() - started, 3),
     )  # fmt: skip
-    return candidate, fitted
+
+
+def planned_epochs(dataset: DatasetVersion, config: JSON, rows: int | None = None) -> int:
+    """Epochs of a trial that nobody cuts short."""
+    return trial_epochs((config.get("search") or {}).get("epochs"), _used_rows(dataset, rows))
+
+
+def _used_rows(dataset: DatasetVersion, rows: int | None) -> int:
+    return min(rows or dataset.splits["train"], dataset.splits["train"])
+
+
+def _folds(config: JSON, dataset: DatasetVersion) -> int | None:
+    return num_folds((config.get("search") or {}).get("folds"), dataset.splits["train"] + dataset.splits["validation"])
+
+
+def _how(
+    dataset: DatasetVersion, policy: AugmentationPolicy, candidate: Candidate, config: JSON, seed: int, rows: int | None,
+    epochs: int | None, full_epochs: int | None,
+) -> JSON:  # fmt: skip
+    """The arguments of every fit of this trial."""
+    full = full_epochs or planned_epochs(dataset, config, rows)
+    return {
+        "policy": build(policy.config), "optimizers": config["optimizer"], "seed": seed, "epochs": full, "until": epochs, "rows": rows,
+        "objective": metrics.objective((config.get("metrics") or {}).get("objective"), dataset.task),
+        "numerics": candidate.numerics, "training": config.get("training") or {},
+    }  # fmt: skip
+
+
+def _fits(
+    network: nn.Module, dataset: DatasetVersion, candidate: Candidate, how: JSON, folds: int | None, scratch: Path,
+    seconds: float | None, emit: Callable[..., Any],
+) -> list[Fit]:  # fmt: skip
+    """One training, or one a fold, each from the same network and within its share of what is left of the time."""
+    given = candidate.hyperparameters
+    if folds is None:
+        return [fit(network, dataset, given, seconds=seconds, scratch=scratch, emit=emit, **how)]
+    started, fits = time.monotonic(), []
+    for fold in range(folds):
+        share = None if seconds is None else max(0.0, seconds - (time.monotonic() - started)) / (folds - fold)
+        fits.append(
+            fit(copy.deepcopy(network), dataset, given, fold=(fold, folds), seconds=share, scratch=scratch / f"fold{fold}",
+                emit=_counting_on(emit, fold, folds), **how)
+        )  # fmt: skip
+    return fits
+
+
+def _counting_on(emit: Callable[..., Any], fold: int, folds: int) -> Callable[..., Any]:
+    """Tells the epochs of one fold as a part of all."""
+
+    def tell(event: str, **fields: Any) -> None:
+        if event == "epoch":
+            epochs = fields["epochs"]
+            fields |= {"epoch": fold * epochs + fields["epoch"], "epochs": folds * epochs}
+        emit(event, **fields)
+
+    return tell
+
+
+def _fidelity(fits: Sequence[Fit], dataset: DatasetVersion, rows: int | None) -> JSON:
+    if len(fits) == 1:
+        return {"epochs": fits[0].epochs, "rows": _used_rows(dataset, rows)}
+    total, folds = dataset.splits["train"] + dataset.splits["validation"], len(fits)
+    others = total - math.ceil(total / folds)
+    return {"epochs": statistics.fmean(f.epochs for f in fits), "rows": min(rows or others, others), "folds": folds}
+
+
+def _mean(rows: Sequence[dict[str, float]]) -> dict[str, float]:
+    return {name: statistics.fmean(row[name] for row in rows) for name in rows[0]}
+
+
+def _history(fits: Sequence[Fit]) -> tuple[JSON, ...]:
+    if len(fits) == 1:
+        return fits[0].history
+    return tuple({"fold": fold, **row} for fold, fitted in enumerate(fits) for row in fitted.history)
 
 
 def with_numerics(
