@@ -13,7 +13,14 @@ import torch
 from components.artifacts import Column, InputField
 from components.errors import UnknownNameError, UsageError
 from components.models.hyperparameters import sample_hyperparameters
-from components.models.preprocessing import EmbedCategories, EncodeNumbers, ScaleImage
+from components.models.preprocessing import (
+    EmbedCategories,
+    EncodeNumbers,
+    OneHotCategories,
+    PeriodicNumbers,
+    ScaleImage,
+    StandardNumbers,
+)
 from components.models.space.convnet import ConvNet
 from tests.components.models import tiny
 
@@ -52,6 +59,40 @@ def test_categories_out_of_the_vocabulary_say_nothing() -> None:
     assert not torch.equal(known[0, :4], known[1, :4])
     assert torch.equal(known[0, 4:], known[1, 4:])
     assert unseen.abs().sum() == 0
+
+
+def test_waves_are_those_of_the_paper() -> None:
+    """Sine and cosine of learned frequencies of a number's rank, then linear and ReLU; a missing number is its mark alone."""
+    columns = (
+        Column(name="a", kind="number", mean=2.0, std=4.0, quantiles=(0.0, 1.0, 3.0, 10.0)),
+        Column(name="flat", kind="number", mean=5.0, std=0.0, quantiles=(5.0,)),
+    )
+    torch.manual_seed(0)
+    encoder = PeriodicNumbers(columns, frequencies=3, scale=0.5, width=4)
+    values = np.array([-1.0, 0.5, 2.0, 99.0, math.nan], dtype=np.float32)
+    encoded = encoder(torch.tensor(np.stack([values, np.full(5, 5.0, np.float32)], 1))).detach().numpy().reshape(5, 2, 6)
+    frequencies, weight, bias = (p.detach().numpy()[0] for p in (encoder.frequencies, encoder.weight, encoder.bias))
+    for row, value in enumerate(values[:4]):
+        rank = np.interp(value, (0.0, 1.0, 3.0, 10.0), (-1, -1 / 3, 1 / 3, 1))
+        angle = 2 * np.pi * frequencies * rank
+        expected = np.maximum(np.concatenate([np.sin(angle), np.cos(angle)]) @ weight + bias, 0)
+        np.testing.assert_allclose(encoded[row, 0], [min(5.0, (value - 2) / 4), 0.0, *expected], rtol=1e-4, atol=1e-5)
+    assert encoded[4, 0].tolist() == [0, 1, 0, 0, 0, 0]
+    assert encoder.width == 12
+
+
+def test_numbers_without_an_embedding_are_standardised_and_marked() -> None:
+    columns = (Column(name="a", kind="number", mean=2.0, std=4.0, quantiles=(0.0, 1.0)),)
+    encoded = StandardNumbers(columns)(torch.tensor([[4.0], [math.nan], [-1e9]]))
+    assert encoded.tolist() == [[0.5, 0.0], [0.0, 1.0], [-5.0, 0.0]]
+
+
+def test_categories_as_ones_and_zeros() -> None:
+    """A place for every known value; none for one that is unknown or beyond the vocabulary."""
+    columns = (Column(name="a", kind="category", vocabulary=("x", "y")), Column(name="b", kind="category", vocabulary=("z",)))
+    encoder = OneHotCategories(columns)
+    assert encoder(torch.tensor([[1, 1], [2, 0], [7, 1]])).tolist() == [[1, 0, 1], [0, 1, 0], [0, 0, 1]]
+    assert encoder.width == 3
 
 
 def test_hyperparameters_are_drawn_under_the_optimizers_name_within_its_ranges(tmp_path: Path) -> None:

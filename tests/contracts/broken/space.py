@@ -48,7 +48,7 @@ class OwnDice(ConvNet):
 
 
 class DrawsForNothing(ConvNet):
-    """Draws how far a separable block widens for every other block too."""
+    """Draws a number that nothing is made of."""
 
     def sample(self, trial: Any, dataset: Any) -> JSON:
         trial.suggest_categorical("arch.spare", [2, 4])
