@@ -5,21 +5,23 @@ The file comes first and the answer second, so that whoever is killed in between
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from components.artifacts import JSON, Trial
-from components.build import allow, resolve
+from components import metrics
+from components.artifacts import Trial
+from components.build import allow, build
 from components.search.interface import Assignment
+from components.search.plan import COSTS
 from components.search.ranking import without_nan
 from components.search.study import TrialFolder
 from components.store import FULL_DISK, full_disk_says_so
 
-Evaluator = Callable[..., Trial]
+WEIGHTS = "weights.safetensors"  # what an evaluator leaves in its scratch folder for later trials to start from
 
 
 def evaluate_trial(task: Assignment, *, emit: Callable[..., None]) -> int:
@@ -27,39 +29,68 @@ def evaluate_trial(task: Assignment, *, emit: Callable[..., None]) -> int:
 
     Raises `TryAgainError` when the disk is full, which says nothing about the candidate.
     """
+    for package in task.config.get("plugins") or ():
+        allow(package)
     place = TrialFolder(task.folder, task.study, task.number)
     with full_disk_says_so(task.folder):
+        earlier = place.read(task.candidate)
         trial = _evaluate(task, place.prepare(task.candidate), emit)
         if trial.state == "failed" and (full := next((code for code in FULL_DISK if os.strerror(code) in trial.reason), None)):
             raise OSError(full, os.strerror(full))
-        place.write(task.candidate, without_nan(trial, task.objective))
-    _tidy(place)
+        trial = _with_rung(without_nan(trial, *(task.objectives or (task.objective,))), earlier, task)
+        _keep(place)
+        place.write(task.candidate, trial)
+    if trial.state != "complete" or task.epochs == task.full_epochs:
+        shutil.rmtree(place.work, ignore_errors=True)
     return task.number
 
 
 def _evaluate(task: Assignment, scratch: Path, emit: Callable[..., None]) -> Trial:
     started = time.monotonic()
-    trial = _evaluator(task.config)(
-        task.dataset, task.policy, task.candidate, task.config, task.number, scratch,
-        seconds=task.seconds, rows=task.config["search"].get("rows"), emit=emit,
-    )  # fmt: skip
-    return trial.replace(seconds=trial.seconds or time.monotonic() - started)
+    costs = _costs(task)
+    missed = {name: costs[name] - bound for name, bound in task.constraints.items() if name in costs}
+    if any(by > 0 for by in missed.values()):  # known to be unfit: its value only has to be an honest one, not a good one
+        task = dataclasses.replace(task, epochs=1, full_epochs=1)
+    trial: Trial = build(task.config["evaluator"]).evaluate(task, scratch, emit=emit)
+    trial = trial.replace(seconds=trial.seconds or time.monotonic() - started)
+    if trial.state != "complete":
+        return trial
+    values = {**trial.values, **costs}
+    return trial.replace(values=values, constraints={name: _missed(name, values, bound) for name, bound in task.constraints.items()})
 
 
-def _tidy(place: TrialFolder) -> None:
-    """Keeps the traceback of a trial that met a bug, and frees the checkpoints."""
-    trace = place.work / "error.txt"
-    if trace.exists():
-        trace.replace(place.path / "traceback.txt")
-    shutil.rmtree(place.work, ignore_errors=True)
+def _missed(name: str, values: dict[str, float], bound: float) -> float:
+    """By how much a limit is missed: an upper bound for costs and errors, a lower one for what is maximised."""
+    value = values[name]
+    return bound - value if name in metrics.METRICS and metrics.direction(name) == "maximize" else value - bound
 
 
-def _evaluator(config: JSON) -> Evaluator:
-    for package in config.get("plugins") or ():
-        allow(package)
-    if named := config["search"].get("evaluator"):
-        found: Any = resolve(named)
-        return found
-    from components.training.trial import run_trial
+def _costs(task: Assignment) -> dict[str, float]:
+    """The costs among the objectives and the constraints: measured before training, since they do not depend on it."""
+    names = [name for name in dict.fromkeys((*task.objectives, *task.constraints)) if name in COSTS]
+    if not names:
+        return {}
+    from components.search.costs import measure
 
-    return run_trial
+    return measure(names, task.config["space"], task.candidate, task.dataset, task.folder.parent / "costs")
+
+
+def _with_rung(trial: Trial, earlier: Trial | None, task: Assignment) -> Trial:
+    """The trial with its value at this rung beside those at the rungs before, and the seconds of all of them."""
+    if task.epochs is None or earlier is None or earlier.state != "complete":
+        return trial if task.epochs is None or trial.state != "complete" else trial.replace(rungs=_rung(trial, task))
+    if trial.state != "complete":
+        return trial.replace(rungs=earlier.rungs, seconds=trial.seconds + earlier.seconds)
+    return trial.replace(rungs={**earlier.rungs, **_rung(trial, task)}, seconds=trial.seconds + earlier.seconds)
+
+
+def _rung(trial: Trial, task: Assignment) -> dict[str, float]:
+    return {str(task.epochs): trial.values[task.objective]}
+
+
+def _keep(place: TrialFolder) -> None:
+    """Keeps the traceback of a trial that met a bug, and the weights that an evaluator left for others."""
+    for source, name in ((place.work / "error.txt", "traceback.txt"), (place.work / WEIGHTS, WEIGHTS)):
+        if source.exists():
+            source.replace(place.path / name)
+

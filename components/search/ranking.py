@@ -99,13 +99,38 @@ def _log_loss(trial: Trial) -> float:
     return value if math.isfinite(value) else math.inf
 
 
-def without_nan(trial: Trial, objective: str) -> Trial:
-    """The trial itself, or a failed one where it claims to be complete without a finite objective."""
+def without_nan(trial: Trial, *objectives: str) -> Trial:
+    """The trial itself, or a failed one where it claims to be complete without finite objectives."""
     if trial.state != "complete":
         return trial
-    if objective not in trial.values:
-        return trial.replace(state="failed", cause="bug", reason=f"the evaluator returned no {objective}")
-    value = trial.values[objective]
-    if math.isfinite(value):
-        return trial
-    return trial.replace(state="failed", cause="nan", reason=f"validation {objective} is {value}", values={})
+    for objective in objectives:
+        if objective not in trial.values:
+            return trial.replace(state="failed", cause="bug", reason=f"the evaluator returned no {objective}")
+        value = trial.values[objective]
+        if not math.isfinite(value):
+            return trial.replace(state="failed", cause="nan", reason=f"validation {objective} is {value}", values={})
+    return trial
+
+
+def chosen_of(front: Sequence[Trial], objectives: Sequence[str], directions: Sequence[str], tolerance: float = 0.005) -> Trial:
+    """The trial of a front to go on with: among those within `tolerance` of the best in the first objective (a share of
+    it for errors), the one that is best in the second, then in the third."""
+    rows = {t.number: values_of(t, objectives, directions) for t in front}
+    best = min(row[0] for row in rows.values())
+    margin = tolerance if directions[0] == "maximize" else tolerance * abs(best)
+    near = [t for t in front if rows[t.number][0] <= best + margin]
+    return min(near, key=lambda t: (rows[t.number][1:], rows[t.number][0], t.number))
+
+
+def distance(one: object, other: object) -> float:
+    """How many entries of two architectures (nested JSON) differ; what only one of them has counts in full.
+
+    >>> distance({"depth": 2, "widths": [8, 16]}, {"depth": 3, "widths": [8]})
+    2.0
+    """
+    if isinstance(one, dict) and isinstance(other, dict):
+        return sum(distance(one.get(key), other.get(key)) for key in {*one, *other})
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        extra = abs(len(one) - len(other))
+        return extra + sum(distance(a, b) for a, b in zip(one, other))
+    return float(one != other)

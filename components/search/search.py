@@ -3,11 +3,12 @@
 The parent asks (through a worker that has torch loaded), starts one process a trial, and tells the study what came
 out. A trial may run out of memory, diverge, hang, be killed or meet a bug of ours: each is told apart, none ends the
 study. Called again on the same scratch folder, the study goes on: finished trials stay, interrupted ones run again
-under their own number.
+under their own number. A scheduler may let a trial rest at a rung and carry on a better one instead.
 
     search(dataset, policy, config, Workspace(out=folder, scratch=study_folder, seconds=60))
 
-`config` holds the sections space, strategy, optimizer, training, search and metrics of conf/pipeline.yaml.
+`config` holds the sections space, strategy, scheduler, evaluator, runner, optimizer, training, search, metrics,
+objective, constraint, target and rounds of conf/pipeline.yaml.
 """
 
 from __future__ import annotations
@@ -17,23 +18,24 @@ import statistics
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components import metrics
-from components.artifacts import JSON, AugmentationPolicy, DatasetVersion, SearchResult, Trial, digest_of
-from components.budget import seconds_of
+from components.artifacts import JSON, AugmentationPolicy, Candidate, DatasetVersion, SearchResult, Trial
 from components.errors import AthanorError, StageFailedError, UsageError
-from components.processes import Worker, WorkerBug, WorkerDied
-from components.search.evaluation import evaluate_trial
-from components.search.failures import LIVES, explain, oom_kills, tally, was_killed
-from components.search.interface import Assignment
-from components.search.proposal import candidate_of, prepare, propose
-from components.search.ranking import best_of
-from components.search.runner.process import Outcome, ProcessRunner, answer_of
+from components.processes import WorkerBug, WorkerDied
+from components.search.asker import Asker
+from components.search.evaluation import WEIGHTS, evaluate_trial
+from components.search.failures import LIVES, explain, tally, was_killed
+from components.search.interface import Ancestor, Assignment, Outcome
+from components.search.plan import Plan
+from components.search.proposal import candidate_of
+from components.search.ranking import best_of, chosen_of, distance, front_of, values_of, violation
+from components.search.standings import Mark, standings_of
 from components.search.study import Study
+from components.search.target import in_rounds
+from components.search.warm_start import leave
 from components.search.workers import count_workers
 from components.store import locked
 from components.workspace import Workspace
@@ -55,52 +57,21 @@ def search(dataset: DatasetVersion, policy: AugmentationPolicy, config: JSON, wo
     """The study's trials and its best one.
 
     Stops after `search.trials` trials or `work.seconds`, whichever comes first. Raises `StageFailedError` when no trial
-    completes, `UsageError` for settings that no trial can be run with, `TryAgainError` when the study cannot be written.
+    completes, `UsageError` for settings that no trial can be run with and constraints that no trial meets, `TryAgainError`
+    when the study cannot be written.
     """
     plan = Plan.of(dataset, policy, config, work.seed)
-    with _study_folder(work) as folder, _Asker(plan) as asker:
-        if not (folder / "study.db").exists():
+    with _study_folder(work) as folder:
+        return in_rounds(plan, folder, work, lambda aimed, place: _one_study(aimed, place, work))
+
+
+def _one_study(plan: Plan, folder: Path, work: Workspace) -> SearchResult:
+    with Asker(plan, folder, work) as asker:
+        if not (folder / "study.db").exists() and not hasattr(plan.strategy, "train_supernet"):
             asker.start()
-        study = Study(folder, plan.name, plan.direction)
+        asker.train_supernet()
+        study = Study(folder, plan.name, plan.directions)
         return _Search(plan, study, work, asker).run()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What is searched for, apart from how long and on how many processes: `name` is the same for the same question."""
-
-    dataset: DatasetVersion
-    policy: AugmentationPolicy
-    config: JSON
-    seed: int
-    objective: str
-    direction: str
-    num_trials: int
-    trial_seconds: float | None
-    name: str
-
-    @classmethod
-    def of(cls, dataset: DatasetVersion, policy: AugmentationPolicy, config: JSON, seed: int) -> Plan:
-        """Reads and checks the settings. Raises `UsageError`."""
-        settings = config["search"]
-        num_trials = settings.get("trials")
-        if not isinstance(num_trials, int) or isinstance(num_trials, bool) or num_trials < 1:
-            raise UsageError(f"search.trials must be a whole number of at least 1, got {num_trials!r}")
-        objective = metrics.objective((config.get("metrics") or {}).get("objective"), dataset.task)
-        return cls(
-            dataset=dataset, policy=policy, config={**config, "seed": seed}, seed=seed, objective=objective,
-            direction=metrics.direction(objective), num_trials=num_trials,
-            trial_seconds=seconds_of(settings.get("trial_seconds")),
-            name=_study_name(dataset, policy, config, seed, objective),
-        )  # fmt: skip
-
-
-def _study_name(dataset: DatasetVersion, policy: AugmentationPolicy, config: JSON, seed: int, objective: str) -> str:
-    sections = {name: config.get(name) for name in ("space", "strategy", "optimizer")}
-    settings = {name: value for name, value in config["search"].items() if name not in ("trials", "workers", "trial_seconds")}
-    training = {name: value for name, value in (config.get("training") or {}).items() if name != "epochs"}
-    decided = [dataset.identity, policy.identity, sections, settings, training, seed, objective]
-    return f"{dataset.name}-{digest_of(decided)[:16]}"
 
 
 @contextlib.contextmanager
@@ -115,21 +86,21 @@ def _study_folder(work: Workspace) -> Iterator[Path]:
 class _Search:
     """One session of a study: what is known of its trials, and the processes that run the next ones."""
 
-    def __init__(self, plan: Plan, study: Study, work: Workspace, asker: _Asker) -> None:
+    def __init__(self, plan: Plan, study: Study, work: Workspace, asker: Asker) -> None:
         self.plan, self.study, self.work, self.asker = plan, study, work, asker
         self.suggested: dict[int, FrozenTrial] = {}
         self.results: dict[int, Trial] = {}
+        self.resting: dict[int, Trial] = {}
         self.waiting: list[int] = []
         self.lives: Counter[int] = Counter()
         self.share: float | None = None
         self.exhausted = False
-        self.oom_kills: dict[int, int] = {}
 
     def run(self) -> SearchResult:
         self._take_over()
-        self.workers = self._count_workers()
-        with ProcessRunner(self._forward) as runner:
+        with self.plan.runner(self._forward, self.study.folder) as runner:
             self.runner = runner
+            self.workers = self._count_workers()
             self._loop()
         return self._result()
 
@@ -141,19 +112,23 @@ class _Search:
             result = self.study.result(suggestion)
             if result is None:
                 self.waiting.append(suggestion.number)
-                continue
-            self.results[suggestion.number] = result
-            if not suggestion.state.is_finished():
-                self._tell(result)
-                self._report(result)
+            elif self._rests(result) and not suggestion.state.is_finished():
+                self.resting[suggestion.number] = result
+            else:
+                self.results[suggestion.number] = self._cut_short(result) if self._rests(result) else result
+                if not suggestion.state.is_finished():
+                    self._tell(result)
+                    self._report(result)
         self.work.emit(
-            "search.opened", study=self.plan.name, finished=len(self.results), interrupted=len(self.waiting),
+            "search.opened", study=self.plan.name, finished=len(self.results), interrupted=len(self.waiting) + len(self.resting),
             trials=self.plan.num_trials, objective=self.plan.objective, direction=self.plan.direction,
         )  # fmt: skip
 
     def _count_workers(self) -> int:
         to_run = self.plan.num_trials - len(self.results)
         asked = self.plan.config["search"].get("workers", "auto")
+        if asked == "auto" and self.runner.slots is not None:
+            return max(1, min(self.runner.slots, to_run))
         return count_workers(asked, to_run, self.study.folder / "workers.json", self.work.emit)
 
     # ---- the loop ----
@@ -189,27 +164,30 @@ class _Search:
         left = self._left()
         if left is None or not self._best():
             return True
-        return left >= statistics.median(t.seconds for t in self.results.values() if t.state == "complete")
+        return left >= statistics.median([t.seconds for t in self.results.values() if t.state == "complete"] or [0.0])
 
     def _more(self) -> bool:
-        return bool(self.waiting) or (not self.exhausted and len(self.suggested) < self.plan.num_trials)
+        return bool(self.waiting) or self._carried() is not None or (not self.exhausted and len(self.suggested) < self.plan.num_trials)
 
     def _is_hopeless(self) -> bool:
         bugs = Counter(t.reason for t in self.results.values() if t.cause == "bug")
         return bool(bugs) and max(bugs.values()) >= HOPELESS and self._best() is None
 
     def _start_next(self) -> bool:
-        number = self.waiting.pop(0) if self.waiting else self._suggest_next()
+        number = self.waiting.pop(0) if self.waiting else self._carried()
+        if number is None:
+            number = self._suggest_next() if len(self.suggested) < self.plan.num_trials else None
         if number is None:
             return False
-        if known := self.study.result(self.suggested[number]):
+        known = self.study.result(self.suggested[number]) if number not in self.resting else None
+        if known and self._reached(number, known):
             self._finish(known)  # the database was lost and made anew; its results were not
         else:
             self._start(number)
         return True
 
     def _suggest_next(self) -> int | None:
-        proposal = self.asker.ask(self.study.history())
+        proposal = self.asker.ask(self.study.history(), self.resting)
         if proposal is None:
             self.exhausted = True
             self.work.emit("search.exhausted", study=self.plan.name, trials=len(self.suggested))
@@ -223,12 +201,15 @@ class _Search:
         limit = self._limit()
         task = Assignment(
             dataset=self.plan.dataset, policy=self.plan.policy, candidate=candidate, config=self.plan.config, study=self.plan.name,
-            number=number, objective=self.plan.objective, folder=self.study.folder, seconds=limit,
+            number=number, objective=self.plan.objective, folder=self.study.folder, seconds=None if self._climbs else limit,
+            epochs=self._target(number) if self._climbs else None, full_epochs=self.plan.rungs[-1] if self._climbs else None,
+            objectives=self.plan.objectives, constraints=self.plan.constraints, ancestor=self._ancestor(candidate),
+            supernet=self.asker.supernet,
         )  # fmt: skip
         self.lives[number] += 1
-        self.oom_kills[number] = oom_kills()
         hard = None if limit is None else limit * OVERRUN + SLACK_SECONDS
-        self.work.emit("trial.started", number=number, architecture=describe(candidate.architecture), attempt=self.lives[number])
+        architecture = describe(candidate.architecture)
+        self.work.emit("trial.started", number=number, architecture=architecture, attempt=self.lives[number], epochs=task.epochs)
         self.runner.submit(number, evaluate_trial, task, limit=hard)
 
     def _limit(self) -> float | None:
@@ -236,7 +217,7 @@ class _Search:
         left = self._left()
         if left is None:
             return self.plan.trial_seconds
-        self.share = self.share or self._share(left)
+        self.share = self.share or (left if self._climbs else self._share(left))
         return max(1.0, min(self.share, LAST_SHARE * left - STARTING_SECONDS, self.plan.trial_seconds or self.share))
 
     def _share(self, left: float) -> float:
@@ -244,12 +225,72 @@ class _Search:
         to_run = max(self.plan.num_trials - len(self.results), self.workers)
         return max(left * self.workers / to_run - STARTING_SECONDS, LEAST_TRIAL_SECONDS)
 
+    def _ancestor(self, candidate: Candidate) -> Ancestor | None:
+        """The finished trial whose architecture is nearest, the better one of equals, where evaluators inherit weights."""
+        if not self.plan.keeps_weights:
+            return None
+        folders = {number: self.study.trial_folder(number).path / WEIGHTS for number in self.results}
+        fit = [t for t in self.results.values() if t.state == "complete" and folders[t.number].exists()]
+        if not fit:
+            return None
+        values = {t.number: values_of(t, self.plan.objectives, self.plan.directions) for t in fit}
+        nearest = min(fit, key=lambda t: (distance(candidate.architecture, t.candidate.architecture), values[t.number]))
+        return Ancestor(number=nearest.number, candidate=nearest.candidate, weights=folders[nearest.number])
+
+    # ---- rungs ----
+
+    @property
+    def _climbs(self) -> bool:
+        """Whether trials are compared on the way."""
+        return len(self.plan.rungs) > 1
+
+    def _reached(self, number: int, trial: Trial) -> bool:
+        """Whether a result is that of the rung its trial was last sent to."""
+        return trial.state != "complete" or not self._climbs or str(self._target(number)) in trial.rungs
+
+    def _rests(self, trial: Trial) -> bool:
+        """Whether a trial has ended a rung but not the last one."""
+        return self._climbs and trial.state == "complete" and bool(trial.rungs) and str(self.plan.rungs[-1]) not in trial.rungs
+
+    def _target(self, number: int) -> int:
+        """Epochs of the rung that a trial is trained to next."""
+        rungs = self.plan.rungs
+        if number not in self.resting:
+            return rungs[self.plan.scheduler.first_rung(number, rungs)]
+        return rungs[min(rungs.index(self._epochs_of(self.resting[number])) + 1, len(rungs) - 1)]
+
+    def _epochs_of(self, trial: Trial) -> int:
+        return max(int(epochs) for epochs in trial.rungs)
+
+    def _carried(self) -> int | None:
+        """The number of the resting trial that the scheduler carries on now."""
+        if not self._climbs or not self.resting:
+            return None
+        known = {t.number: t for t in (*self.results.values(), *self.resting.values()) if t.rungs}
+        marks = {number: self._marks(trial) for number, trial in known.items()}
+        over = {number for number, trial in self.results.items() if trial.state != "complete"}
+        running = set(self.runner.running)
+        number: int | None = self.plan.scheduler.next(self.plan.rungs, standings_of(marks, running, over))
+        return number
+
+    def _marks(self, trial: Trial) -> dict[int, Mark]:
+        """A trial's objectives at its rungs: the first as it was there, the others as they are known now."""
+        rungs, now = self.plan.rungs, values_of(trial, self.plan.objectives, self.plan.directions) if trial.values else ()
+        sign = -1.0 if self.plan.direction == "maximize" else 1.0
+        places = {rungs.index(int(epochs)): sign * value for epochs, value in trial.rungs.items() if int(epochs) in rungs}
+        return {place: Mark(values=(value, *now[1:]), violation=violation(trial)) for place, value in places.items()}
+
+    def _cut_short(self, trial: Trial) -> Trial:
+        """A resting trial at the end of the search."""
+        reason = f"not carried on past epoch {self._epochs_of(trial)} of {self.plan.rungs[-1]}"
+        return trial.replace(state="pruned", reason=reason)
+
     # ---- ends ----
 
     def _settle(self, outcome: Outcome) -> None:
         number = outcome.key
         left_behind = self.study.result(self.suggested[number])
-        if left_behind:
+        if left_behind and self._reached(number, left_behind):
             self._finish(left_behind)
         elif outcome.kind == "error" and isinstance(outcome.value, AthanorError) and not isinstance(outcome.value, StageFailedError):
             raise outcome.value
@@ -262,15 +303,14 @@ class _Search:
     def _lives_again(self, outcome: Outcome) -> bool:
         """A process that was killed from outside, and not for want of memory, is no verdict on its trial."""
         killed = outcome.kind == "died" and was_killed(outcome.value)
-        return killed and self.lives[outcome.key] < LIVES and not self._ran_out_of_memory(outcome)
-
-    def _ran_out_of_memory(self, outcome: Outcome) -> bool:
-        return outcome.kind == "died" and outcome.value == -9 and oom_kills() > self.oom_kills[outcome.key]
+        return killed and self.lives[outcome.key] < LIVES
 
     def _failure(self, outcome: Outcome) -> Trial:
-        state, cause, reason = explain(outcome, out_of_memory=self._ran_out_of_memory(outcome))
+        state, cause, reason = explain(outcome)
         candidate = candidate_of(self.suggested[outcome.key])
         trial = Trial(number=outcome.key, candidate=candidate, state=state, cause=cause, reason=reason, seconds=outcome.seconds)
+        if rested := self.resting.get(outcome.key):
+            trial = trial.replace(rungs=rested.rungs, num_parameters=rested.num_parameters)
         place = self.study.trial_folder(outcome.key)
         place.write(candidate, trial)
         if isinstance(outcome.value, WorkerBug):
@@ -278,20 +318,32 @@ class _Search:
         return trial
 
     def _finish(self, trial: Trial) -> None:
+        """Takes in what came out: the trial rests if it has ended a rung but not the last, else it is over."""
+        self.resting.pop(trial.number, None)
+        if self._rests(trial):
+            self.resting[trial.number] = trial
+            self.study.report(trial.number, self._epochs_of(trial), trial.values[self.plan.objective])
+            self._report(trial, event="trial.rested")
+            return
         self.results[trial.number] = trial
+        if self._climbs and trial.state == "complete" and trial.rungs:
+            self.study.report(trial.number, self._epochs_of(trial), trial.values[self.plan.objective])
         self._tell(trial)
         self._report(trial)
 
     def _tell(self, trial: Trial) -> None:
-        self.study.tell(trial, trial.values.get(self.plan.objective))
+        self.study.tell(trial, [trial.values[o] for o in self.plan.objectives] if trial.state == "complete" else None)
 
     def _stop_all(self) -> None:
         """Kills what runs. In the study these trials stay open: with more time they are run again."""
         for number in self.runner.running:
             seconds = self.runner.cancel(number)
-            if finished := self.study.result(self.suggested[number]):
+            finished = self.study.result(self.suggested[number])
+            if finished and self._reached(number, finished):
                 self._finish(finished)
                 continue
+            if number in self.resting:
+                continue  # it rests where it was
             reason = f"the search's {self.work.seconds:.0f} s were used up before this trial had ended"
             candidate = candidate_of(self.suggested[number])
             trial = Trial(number=number, candidate=candidate, state="killed", cause="timeout", reason=reason, seconds=seconds)
@@ -301,15 +353,21 @@ class _Search:
     # ---- telling ----
 
     def _best(self) -> Trial | None:
-        return best_of(self.results.values(), self.plan.objective, self.plan.direction)
+        """The best trial so far; while none is complete, the best of those that have come furthest."""
+        best = best_of(self.results.values(), self.plan.objective, self.plan.direction)
+        if best or not self.resting:
+            return best
+        furthest = max(self._epochs_of(trial) for trial in self.resting.values())
+        near = [trial for trial in self.resting.values() if self._epochs_of(trial) == furthest]
+        return best_of(near, self.plan.objective, self.plan.direction)
 
     def _forward(self, number: int, event: str, fields: dict[str, Any]) -> None:
         self.work.emit(f"trial.{event}", **{**fields, "number": number})
 
-    def _report(self, trial: Trial) -> None:
+    def _report(self, trial: Trial, event: str = "") -> None:
         best = self._best()
         self.work.emit(
-            "trial.finished" if trial.state in ("complete", "pruned") else "trial.failed",
+            event or ("trial.finished" if trial.state in ("complete", "pruned") else "trial.failed"),
             number=trial.number, trials=self.plan.num_trials, finished=len(self.results), state=trial.state, cause=trial.cause,
             reason=trial.reason, objective=self.plan.objective, value=trial.values.get(self.plan.objective),
             best=best and best.values[self.plan.objective], best_number=best and best.number, seconds=round(trial.seconds, 3),
@@ -317,55 +375,41 @@ class _Search:
         )  # fmt: skip
 
     def _result(self) -> SearchResult:
-        best = self._best()
+        self._rest_for_good()
+        leave(self.study.folder, self.plan, self.results.values(), self.suggested)
         trials = tuple(self.results[number] for number in sorted(self.results))
+        best = self._best()
         if best is None:
             raise StageFailedError(f"none of {len(trials)} trials completed: {tally(trials)}")
+        if violation(best):
+            raise UsageError(self._nothing_fits(best))
+        front = front_of(trials, self.plan.objectives, self.plan.directions)
+        if len(self.plan.objectives) > 1:
+            best = chosen_of(front, self.plan.objectives, self.plan.directions)
+        many = len(self.plan.objectives) > 1
         return SearchResult(
-            study=self.plan.name, objective=self.plan.objective, direction=self.plan.direction, trials=trials, best_number=best.number
-        )
+            study=self.plan.name, objective=self.plan.objective, direction=self.plan.direction, trials=trials, best_number=best.number,
+            objectives=self.plan.objectives if many else (), directions=self.plan.directions if many else (),
+            front=tuple(trial.number for trial in front) if many else (), derived=self.asker.derived,
+        )  # fmt: skip
 
+    def _rest_for_good(self) -> None:
+        """Resting trials are pruned in the result; in the study they stay open if it was the time that ended."""
+        best = self._best()
+        decided = self._left() != 0.0
+        for number, trial in sorted(self.resting.items()):
+            only = best is not None and best.number == number  # nothing was trained to the end: the furthest stands for it
+            reason = f"the time was used up at epoch {self._epochs_of(trial)} of {self.plan.rungs[-1]}"
+            self.results[number] = trial.replace(reason=reason) if only else self._cut_short(trial)
+            if decided and not only:
+                self._tell(self.results[number])
+        self.resting.clear()
 
-class _Asker:
-    """A worker that makes suggestions, started when first needed. If it is killed another one takes its place: a
-    suggestion can be asked for again."""
-
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
-        self._worker: Worker | None = None
-        self._is_new = True
-
-    def __enter__(self) -> _Asker:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._worker:
-            self._worker.kill()
-
-    def start(self) -> Worker:
-        """Begins to set the worker up; does not wait until it is."""
-        self._worker, self._is_new = Worker(), True
-        self._worker.submit(prepare, self.plan.dataset, self.plan.config)
-        return self._worker
-
-    def ask(self, history: Sequence[FrozenTrial]) -> FrozenTrial | None:
-        """The next trial, or None if the space holds nothing new. Raises `StageFailedError` if its process keeps dying."""
-        for _ in range(LIVES):
-            try:
-                return self._ask(self._worker or self.start(), history)
-            except (WorkerDied, BrokenPipeError, ConnectionResetError) as error:
-                death = error
-                self.__exit__()
-                self._worker = None
-        raise StageFailedError(f"the process that suggests candidates died {LIVES} times ({death})")
-
-    def _ask(self, worker: Worker, history: Sequence[FrozenTrial]) -> FrozenTrial | None:
-        if self._is_new:
-            answer_of(worker)
-            self._is_new = False
-        worker.submit(propose, history, self.plan.dataset, self.plan.config, direction=self.plan.direction, seed=self.plan.seed)
-        found: FrozenTrial | None = answer_of(worker)
-        return found
+    def _nothing_fits(self, closest: Trial) -> str:
+        missed = [name for name, by in closest.constraints.items() if by > 0]
+        limits = ", ".join(f"constraint.{name}={self.plan.constraints[name]:g}" for name in missed)
+        reached = ", ".join(f"{name} {closest.values[name]:.4g}" for name in missed)
+        return f"no trial meets {limits}: the closest is trial {closest.number} with {reached}; loosen the limit or widen the space"
 
 
 def describe(architecture: JSON) -> str:

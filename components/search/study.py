@@ -16,7 +16,7 @@ import json
 import shutil
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
+CONSTRAINTS = "constraints"  # the system attribute under which samplers of Optuna look for constraint values
 LOCK_SECONDS = 20.0  # how long SQLite waits for another writer before it gives up
 
 
@@ -70,14 +71,14 @@ class TrialFolder:
 class Study:
     """The one writer of a study. Raises `TryAgainError` when the database stays locked or its disk is full."""
 
-    def __init__(self, folder: Path, name: str, direction: str) -> None:
-        self.folder, self.name, self.direction = folder, name, direction
+    def __init__(self, folder: Path, name: str, directions: Sequence[str]) -> None:
+        self.folder, self.name, self.directions = folder, name, tuple(directions)
         self.path = folder / "study.db"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with self._one_line_errors():
             if not is_sound(self.path):
                 _set_aside(self.path)
-            self._study = _open(self.path, name, direction)
+            self._study = _open(self.path, name, self.directions)
 
     def history(self) -> list[FrozenTrial]:
         """Every trial that was suggested, in order; those without a result are running."""
@@ -90,14 +91,28 @@ class Study:
             self._study.add_trial(proposal)
         return self.history()[-1]
 
-    def tell(self, trial: Trial, value: float | None) -> None:
-        """Writes a trial's end into the database, unless it is there."""
+    def report(self, number: int, step: int, value: float) -> None:
+        """Writes what a trial that goes on later has reached at a fidelity (of the first objective)."""
+        with self._one_line_errors():
+            storage = self._study._storage
+            storage.set_trial_intermediate_value(self._id_of(number), step, value)
+
+    def tell(self, trial: Trial, values: Sequence[float] | None) -> None:
+        """Writes a trial's end into the database, unless it is there: its objectives, and by how much it misses each constraint."""
         from optuna.trial import TrialState
 
         ends = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
         state = ends.get(trial.state, TrialState.FAIL)
         with self._one_line_errors():
-            self._study.tell(trial.number, value if state is TrialState.COMPLETE else None, state, skip_if_finished=True)
+            if trial.constraints and not self.history()[trial.number].state.is_finished():
+                missed = [trial.constraints[name] for name in sorted(trial.constraints)]
+                self._study._storage.set_trial_system_attr(self._id_of(trial.number), CONSTRAINTS, missed)
+            told = list(values) if values is not None and state is TrialState.COMPLETE else None
+            self._study.tell(trial.number, told, state, skip_if_finished=True)
+
+    def _id_of(self, number: int) -> int:
+        found: int = self._study._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
+        return found
 
     def trial_folder(self, number: int) -> TrialFolder:
         return TrialFolder(self.folder, self.name, number)
@@ -118,7 +133,7 @@ class Study:
             raise TryAgainError(f"study database {self.path} cannot be used now ({why}); run the same command again") from error
 
 
-def _open(path: Path, name: str, direction: str) -> optuna.Study:
+def _open(path: Path, name: str, directions: Sequence[str]) -> optuna.Study:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -126,7 +141,7 @@ def _open(path: Path, name: str, direction: str) -> optuna.Study:
     return optuna.create_study(
         storage=optuna.storages.RDBStorage(f"sqlite:///{path.absolute()}", engine_kwargs=engine),
         study_name=name,
-        direction=direction,
+        directions=list(directions),
         sampler=optuna.samplers.RandomSampler(),  # never asked: suggestions are made by `proposal.propose`
         load_if_exists=True,
     )

@@ -27,14 +27,20 @@ CONFIG: dict[str, Any] = {
     "optimizer": {"least_squares": {}},
     "training": {},
     "metrics": {"objective": None},
-    "search": {"trials": 6, "workers": 1, "rows": None, "epochs": 3, "trial_seconds": None, "evaluator": f"{HERE}.fit_curve"},
+    "search": {"trials": 6, "workers": 1, "rows": None, "epochs": 3, "trial_seconds": None},
+    "scheduler": {"_target_": "components.search.scheduler.none.NoScheduler"},
+    "evaluator": {"_target_": f"{HERE}.Own", "function": "fit_curve"},
+    "runner": {"_target_": "components.search.runner.process.ProcessRunner"},
 }
 TPE = {"_target_": "components.search.strategy.tpe.TPEStrategy", "startup": 3}
 
 
 def config(**search: Any) -> dict[str, Any]:
     """CONFIG with other search settings; `strategy` and `space` replace the sections of that name."""
-    sections = {name: search.pop(name) for name in ("strategy", "space", "metrics") if name in search}
+    names = ("strategy", "space", "metrics", "scheduler", "runner", "objective", "constraint", "target", "rounds")
+    sections = {name: search.pop(name) for name in names if name in search}
+    if "evaluator" in search:
+        sections["evaluator"] = {"_target_": f"{HERE}.Own", "function": search.pop("evaluator").rpartition(".")[2]}
     return {**CONFIG, **sections, "search": {**CONFIG["search"], **search}}
 
 
@@ -117,6 +123,23 @@ def features(architecture: dict[str, Any], x: np.ndarray) -> np.ndarray:
         return x ** np.arange(architecture["degree"] + 1)
     phase = 2 * np.pi * x / architecture["period"] * np.arange(1, architecture["waves"] + 1)
     return np.concatenate([np.ones_like(x), x, np.sin(phase), np.cos(phase)], axis=1)
+
+
+class Own:
+    """An evaluator that calls one of the functions below."""
+
+    offers: frozenset[str] = frozenset()
+    needs: frozenset[str] = frozenset()
+    keeps_weights = False
+
+    def __init__(self, *, function: str) -> None:
+        self.function = function
+
+    def evaluate(self, task: Any, scratch: Path, *, emit: Any) -> Trial:
+        return globals()[self.function](
+            task.dataset, task.policy, task.candidate, task.config, task.number, scratch,
+            seconds=task.seconds, rows=task.config["search"].get("rows"), emit=emit,
+        )  # fmt: skip
 
 
 def fit_curve(

@@ -380,7 +380,7 @@ def test_suggestions_that_always_kill_their_process_fail_the_stage(dataset: Data
 def test_study_that_is_finished_starts_no_process(dataset: DatasetVersion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where every result is there, the answer needs no worker."""
     first = run(dataset, tmp_path / "s", trials=3)
-    monkeypatch.setattr("components.search.search.Worker", None)
+    monkeypatch.setattr("components.search.asker.Worker", None)
     monkeypatch.setattr("components.search.calls.Worker", None)
     assert run(dataset, tmp_path / "s", trials=3) == first
 

@@ -1,0 +1,148 @@
+"""The process that makes suggestions, as the parent of a search sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from components.artifacts import JSON, AugmentationPolicy, DatasetVersion
+from components.build import allow, build
+from components.errors import StageFailedError
+from components.processes import Worker, WorkerDied, answer_of
+from components.search import warm_start
+from components.search.compatibility import check
+from components.search.failures import LIVES
+from components.search.plan import Plan
+from components.search.proposal import ORIGIN, next_suggestion, open_study, space_of
+from components.workspace import Workspace
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+SUPERNET_SHARE = 0.5  # of the search's time, where it has an end
+
+
+class Asker:
+    """A worker that makes suggestions, started when first needed. If it is killed another one takes its place: a
+    suggestion can be asked for again. It is sent what has changed since it was last asked.
+
+    `supernet` is the file that a one-shot strategy trained, `derived` what was derived from it.
+    """
+
+    def __init__(self, plan: Plan, folder: Path, work: Workspace) -> None:
+        self.plan, self.folder, self.work = plan, folder, work
+        self.supernet: Path | None = None
+        self.derived: JSON = {}
+        self._worker: Worker | None = None
+        self._is_new = True
+        self._sent: dict[int, Any] = {}
+        self._queue: list[warm_start.Start] | None = None
+
+    def __enter__(self) -> Asker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._worker:
+            self._worker.kill()
+
+    def train_supernet(self) -> None:
+        """Has the strategy train its supernet, if it is one that does; from its last checkpoint if that was interrupted.
+
+        Raises `StageFailedError` if its process keeps dying.
+        """
+        if not hasattr(self.plan.strategy, "train_supernet"):
+            return
+        from components.search.supernet import derived_of
+
+        left = self.work.left()
+        seconds = None if left is None else SUPERNET_SHARE * left
+        self.supernet = self._trained(seconds)
+        found = derived_of(self.supernet)
+        self.derived = {"candidates": list(found.candidates), "effects": found.effects, "evidence": found.evidence}
+
+    def _trained(self, seconds: float | None) -> Path:
+        plan = self.plan
+        for _ in range(LIVES):
+            with Worker() as worker:
+                try:
+                    found: Path = worker.call(
+                        _train_supernet, plan.dataset, plan.policy, plan.config, self.folder / "supernet", seconds, plan.seed,
+                        on_event=lambda event, **fields: self.work.emit(f"supernet.{event}", **fields),
+                    )  # fmt: skip
+                    return found
+                except WorkerDied as error:
+                    death = error
+        raise StageFailedError(f"the process that trains the supernet died {LIVES} times ({death})")
+
+    def start(self) -> Worker:
+        """Begins to set the worker up; does not wait until it is."""
+        self._worker, self._is_new, self._sent = Worker(), True, {}
+        plan = self.plan
+        self._worker.submit(open_study, plan.name, plan.dataset, plan.config, plan.directions, plan.seed, self.supernet)
+        return self._worker
+
+    def ask(self, history: Sequence[FrozenTrial], resting: Collection[int] = ()) -> FrozenTrial | None:
+        """The next trial, or None if the space holds nothing new. Raises `StageFailedError` if its process keeps dying."""
+        if self._queue is None:
+            self._queue = warm_start.starts(self.plan, self.folder, self.work.emit)
+        used = sum(ORIGIN in trial.user_attrs for trial in history)
+        while used < len(self._queue):
+            start = self._queue[used]
+            if found := self._ask_alive(history, resting, start.params, start.origin):
+                return found
+            self._queue.remove(start)  # a duplicate of one before it
+        return self._ask_alive(history, resting)
+
+    def _ask_alive(self, history: Sequence[FrozenTrial], resting: Collection[int], *given: Any) -> FrozenTrial | None:
+        for _ in range(LIVES):
+            try:
+                return self._ask(self._worker or self.start(), history, resting, *given)
+            except (WorkerDied, BrokenPipeError, ConnectionResetError) as error:
+                death = error
+                self.__exit__()
+                self._worker = None
+        raise StageFailedError(f"the process that suggests candidates died {LIVES} times ({death})")
+
+    def _ask(self, worker: Worker, history: Sequence[FrozenTrial], resting: Collection[int], *given: Any) -> FrozenTrial | None:
+        if self._is_new:
+            answer_of(worker)
+            self._is_new = False
+        news = self._news(history, resting)
+        worker.submit(next_suggestion, self.plan.name, news, *given)
+        found: FrozenTrial | None = answer_of(worker)
+        return found
+
+    def _news(self, history: Sequence[FrozenTrial], resting: Collection[int]) -> list[FrozenTrial]:
+        """What the worker has not seen; a trial that rests at a rung is shown as pruned there, for it may stay so."""
+        found = []
+        for trial in history:
+            rests = trial.number in resting and not trial.state.is_finished()
+            now = (trial.state, len(trial.intermediate_values), rests)
+            if self._sent.get(trial.number) != now:
+                self._sent[trial.number] = now
+                found.append(_as_pruned(trial) if rests else trial)
+        return found
+
+
+def _train_supernet(
+    dataset: DatasetVersion, policy: AugmentationPolicy, config: JSON, scratch: Path, seconds: float | None, seed: int, *, emit: Any
+) -> Path:  # fmt: skip
+    for package in config.get("plugins") or ():
+        allow(package)
+    check(config, space_of(dataset, config))
+    scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found: Path = build(config["strategy"]).train_supernet(dataset, policy, config, scratch, seconds=seconds, seed=seed, emit=emit)
+    return found
+
+
+def _as_pruned(trial: FrozenTrial) -> FrozenTrial:
+    import copy
+    import datetime
+
+    from optuna.trial import TrialState
+
+    found = copy.copy(trial)
+    found.state = TrialState.PRUNED
+    found.datetime_complete = datetime.datetime.now()
+    return found

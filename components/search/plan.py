@@ -1,0 +1,148 @@
+"""What is searched for, read from the configuration and judged, apart from how long and on how many processes."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from components import metrics
+from components.artifacts import JSON, AugmentationPolicy, DatasetVersion, digest_of
+from components.budget import seconds_of
+from components.build import allow, build
+from components.errors import UnknownNameError, UsageError
+
+if TYPE_CHECKING:
+    from components.search.interface import Scheduler, Strategy
+
+# What a trial costs: minimised as an objective, bounded from above as a constraint (components/search/costs.py measures it).
+COSTS = ("num_parameters", "macs", "size_kb", "latency_ms")
+HOW = ("trials", "workers", "trial_seconds", "warm_start", "storage")  # settings of `search` that do not change the question
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """`objectives` and `directions` name what is pursued, the first being `objective`; `constraints` bound values by
+    name; `rungs` are the epochs at which trials are compared; `name` is the same for the same question."""
+
+    dataset: DatasetVersion
+    policy: AugmentationPolicy
+    config: JSON
+    seed: int
+    objectives: tuple[str, ...]
+    directions: tuple[str, ...]
+    constraints: dict[str, float]
+    num_trials: int
+    trial_seconds: float | None
+    rungs: tuple[int, ...]
+    name: str
+
+    @classmethod
+    def of(cls, dataset: DatasetVersion, policy: AugmentationPolicy, config: JSON, seed: int) -> Plan:
+        """Reads and checks the settings. Raises `UsageError`."""
+        for package in config.get("plugins") or ():
+            allow(package)
+        settings = config["search"]
+        objectives = objectives_of(config, dataset.task)
+        constraints = constraints_of(config, dataset.task)
+        return cls(
+            dataset=dataset, policy=policy, config={**config, "seed": seed}, seed=seed, objectives=objectives,
+            directions=tuple(direction_of(name) for name in objectives), constraints=constraints,
+            num_trials=_whole("search.trials", settings.get("trials")), trial_seconds=seconds_of(settings.get("trial_seconds")),
+            rungs=_rungs(config, dataset), name=_study_name(dataset, policy, config, seed, objectives),
+        )  # fmt: skip
+
+    @property
+    def objective(self) -> str:
+        return self.objectives[0]
+
+    @property
+    def direction(self) -> str:
+        return self.directions[0]
+
+    @property
+    def scheduler(self) -> Scheduler:
+        found: Scheduler = build(self.config["scheduler"])
+        return found
+
+    @property
+    def strategy(self) -> Strategy:
+        found: Strategy = build(self.config["strategy"])
+        return found
+
+    @property
+    def keeps_weights(self) -> bool:
+        return bool(getattr(build(self.config["evaluator"]), "keeps_weights", False))
+
+    @property
+    def runner(self) -> Callable[..., Any]:
+        """Makes the runner from a listener to its events and the folder that every machine sees."""
+        found: Callable[..., Any] = build({**self.config["runner"], "_partial_": True})
+        return found
+
+    def aimed(self, config: JSON, round_number: int) -> Plan:
+        """The plan of a later round: another configuration, and a study of its own."""
+        again = Plan.of(self.dataset, self.policy, config, self.seed)
+        return dataclasses.replace(again, name=f"{again.name}-round{round_number}")
+
+
+def objectives_of(config: JSON, task: str) -> tuple[str, ...]:
+    """`objective`: a metric of the task, or a list of one and more metrics and costs. Raises `UsageError`."""
+    asked = config.get("objective")
+    metric = metrics.objective((config.get("metrics") or {}).get("objective"), task)
+    names = [metric] if asked is None else [asked] if isinstance(asked, str) else list(asked)
+    known = (*metrics.names(task), *COSTS)
+    for name in names:
+        if name not in known:
+            if name in metrics.METRICS:
+                metrics.objective(name, task)
+            raise UnknownNameError("objective", str(name), known)
+    if not names or names[0] in COSTS:
+        raise UsageError(f"objective must begin with a metric of {task} ({', '.join(metrics.names(task))}), got {names}")
+    if len(set(names)) < len(names):
+        raise UsageError(f"objective names {next(n for n in names if names.count(n) > 1)} twice")
+    return tuple(names)
+
+
+def direction_of(name: str) -> str:
+    return "minimize" if name in COSTS else metrics.direction(name)
+
+
+def constraints_of(config: JSON, task: str) -> dict[str, float]:
+    """The limits that are set: from above for costs and errors, from below for what is maximised. Raises `UsageError`."""
+    found = {}
+    for name, bound in (config.get("constraint") or {}).items():
+        if bound is None:
+            continue
+        if name not in (*COSTS, *metrics.names(task)):
+            raise UnknownNameError("constraint", name, (*COSTS, *metrics.names(task)))
+        if isinstance(bound, bool) or not isinstance(bound, int | float) or not math.isfinite(bound) or bound <= 0:
+            raise UsageError(f"constraint.{name} must be a positive number, got {bound!r}")
+        found[name] = float(bound)
+    return found
+
+
+def _whole(name: str, value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise UsageError(f"{name} must be a whole number of at least 1, got {value!r}")
+    return value
+
+
+def _rungs(config: JSON, dataset: DatasetVersion) -> tuple[int, ...]:
+    from components.training.extent import trial_epochs
+
+    settings = config["search"]
+    rows = min(settings.get("rows") or dataset.splits["train"], dataset.splits["train"])
+    full = trial_epochs(settings.get("epochs"), rows)
+    rungs: tuple[int, ...] = build(config["scheduler"]).rungs(full)
+    return rungs
+
+
+def _study_name(dataset: DatasetVersion, policy: AugmentationPolicy, config: JSON, seed: int, objectives: tuple[str, ...]) -> str:
+    sections = {name: config.get(name) for name in ("space", "strategy", "scheduler", "evaluator", "optimizer", "constraint")}
+    settings = {name: value for name, value in config["search"].items() if name not in HOW}
+    training = {name: value for name, value in (config.get("training") or {}).items() if name != "epochs"}
+    decided = [dataset.identity, policy.identity, sections, settings, training, seed, objectives]
+    return f"{dataset.name}-{digest_of(decided)[:16]}"
