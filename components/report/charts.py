@@ -144,7 +144,7 @@ class Plot:
             path.append(f"{pen}{self.px(x):.1f} {self.py(y):.1f}")
             pen = "L"
         if path:
-            self._marks.append(_tag("path", f"line {css}{' dashed' if dashed else ''}", tip, d="".join(path)))
+            self._marks.append(tag("path", f"line {css}{' dashed' if dashed else ''}", tip, d="".join(path)))
 
     def steps(self, points: Sequence[Point], css: str, until: float) -> None:
         """A staircase: each value holds until the next point, the last one until `until`."""
@@ -159,34 +159,34 @@ class Plot:
 
     def dot(self, x: float, y: float, css: str, tip: str = "", radius: float = 4.0) -> None:
         if math.isfinite(x) and math.isfinite(y):
-            self._marks.append(_tag("circle", f"dot {css}", tip, cx=self.px(x), cy=self.py(y), r=radius))
+            self._marks.append(tag("circle", f"dot {css}", tip, cx=self.px(x), cy=self.py(y), r=radius))
 
     def cross(self, x: float, y: float, css: str, tip: str = "", size: float = 3.6) -> None:
         """A small cross at a place of the plot, for what has no value."""
         cx, cy = self.px(x), self.py(y)
         path = f"M{cx - size:.1f} {cy - size:.1f}l{2 * size} {2 * size}m0 {-2 * size}l{-2 * size} {2 * size}"
-        self._marks.append(_tag("path", f"line {css}", tip, d=path))
+        self._marks.append(tag("path", f"line {css}", tip, d=path))
 
     def bar(self, x_low: float, x_high: float, y: float, css: str, tip: str = "") -> None:
         """A vertical bar from the low end of the y axis up to `y`."""
         left, right, top = self.px(x_low), self.px(x_high), self.py(y)
         gap = min(1.0, (right - left) / 6)
         shape = {"x": left + gap, "y": top, "width": max(right - left - 2 * gap, 0.5), "height": max(self.bottom - top, 0.0)}
-        self._marks.append(_tag("rect", f"fill {css}", tip, **shape, rx=1.5))
+        self._marks.append(tag("rect", f"fill {css}", tip, **shape, rx=1.5))
 
     def whisker(self, x: float, low: float, high: float, css: str) -> None:
         """A vertical interval with caps."""
         cx, top, bottom = self.px(x), self.py(high), self.py(low)
         path = f"M{cx:.1f} {bottom:.1f}V{top:.1f}M{cx - 4:.1f} {top:.1f}h8M{cx - 4:.1f} {bottom:.1f}h8"
-        self._marks.append(_tag("path", f"whisker {css}", "", d=path))
+        self._marks.append(tag("path", f"whisker {css}", "", d=path))
 
     def words(self, x: float, y: float, text: str, css: str = "", *, anchor: str = "start", dx: float = 0.0, dy: float = 0.0) -> None:
         """Text at a place of the plot, moved by dx and dy pixels."""
-        self._marks.append(_text(self.px(x) + dx, self.py(y) + dy, text, f"note {css}".strip(), anchor))
+        self._marks.append(written(self.px(x) + dx, self.py(y) + dy, text, f"note {css}".strip(), anchor))
 
     def svg(self) -> Markup:
         """The whole chart."""
-        return _svg(self.label, self.width, self.height, [*self._frame(), *self._marks])
+        return drawing(self.label, self.width, self.height, [*self._frame(), *self._marks])
 
     def _frame(self) -> list[str]:
         end = self.width - self.right
@@ -194,33 +194,33 @@ class Plot:
         for value in self.y.marks(self.y_ticks):
             at = self.py(value)
             parts.append(f'<path class="grid" d="M{self.left:.1f} {at:.1f}H{end:.1f}"/>')
-            parts.append(_text(self.left - GAP, at + 4, self.y.text(value), "tick", "end"))
+            parts.append(written(self.left - GAP, at + 4, self.y.text(value), "tick", "end"))
         for value in self.x.marks(self.x_ticks):
             at = self.px(value)
             if self.grid_x:
                 parts.append(f'<path class="grid" d="M{at:.1f} {self.top}V{self.bottom:.1f}"/>')
-            parts.append(_text(at, self.bottom + 16, self.x.text(value), "tick", "middle"))
+            parts.append(written(at, self.bottom + 16, self.x.text(value), "tick", "middle"))
         if self.x.label:
-            parts.append(_text((self.left + end) / 2, self.height - 5, self.x.label, "label", "middle"))
+            parts.append(written((self.left + end) / 2, self.height - 5, self.x.label, "label", "middle"))
         if self.y.label:
             middle = (self.top + self.bottom) / 2
             turned = f'transform="rotate(-90 11 {middle:.1f})"'
-            parts.append(_text(11, middle, self.y.label, "label", "middle", turned))
+            parts.append(written(11, middle, self.y.label, "label", "middle", turned))
         return parts
 
 
-def _svg(label: str, width: float, height: float, parts: Iterable[str]) -> Markup:
+def drawing(label: str, width: float, height: float, parts: Iterable[str]) -> Markup:
     size = f'viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" height="{height:.0f}"'
     return Markup(f'<svg class="chart" role="img" aria-label="{escape(label)}" {size}>{"".join(parts)}</svg>')
 
 
-def _tag(name: str, css: str, tip: str, **shape: str | float) -> str:
+def tag(name: str, css: str, tip: str, **shape: str | float) -> str:
     places = " ".join(f'{key}="{value:.1f}"' if isinstance(value, float) else f'{key}="{value}"' for key, value in shape.items())
     inside = f"<title>{escape(tip)}</title>" if tip else ""
     return f'<{name} class="{css}" {places}>{inside}</{name}>' if inside else f'<{name} class="{css}" {places}/>'
 
 
-def _text(x: float, y: float, text: str, css: str, anchor: str = "start", extra: str = "") -> str:
+def written(x: float, y: float, text: str, css: str, anchor: str = "start", extra: str = "") -> str:
     return f'<text class="{css}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" {extra}>{escape(text)}</text>'
 
 
@@ -251,98 +251,7 @@ def curves(label: str, lines: Sequence[Curve], *, x: str, y: str, log: bool = Fa
     return plot.svg()
 
 
-@dataclass(frozen=True)
-class TrialMark:
-    """One trial of a history: its value (None where it has none) and what its tooltip says."""
-
-    number: int
-    value: float | None
-    tip: str
-    state: str = "complete"
-
-
-def history(label: str, trials: Sequence[TrialMark], *, y: str, maximize: bool, best: int | None) -> Markup:
-    """Each trial's value by number with the best so far as a staircase; a cross at the foot for one without value."""
-    values = [t.value for t in trials if t.value is not None]
-    x_axis = Axis("trial", -0.6, max((t.number for t in trials), default=0) + 0.6, ticks=_whole([t.number for t in trials]))
-    plot = Plot(label, x_axis, _without_outliers(y, values, maximize))
-    stairs: list[Point] = []
-    for trial in trials:
-        if trial.value is not None and (not stairs or ((trial.value > stairs[-1][1]) == maximize and trial.value != stairs[-1][1])):
-            stairs.append((trial.number, trial.value))
-    plot.steps([(x, _clip(plot.y, y_)) for x, y_ in stairs], "faint", x_axis.high)
-    radius = 4.2 if len(trials) <= 60 else 2.8
-    for trial in trials:
-        if trial.value is None:
-            plot.cross(trial.number, plot.y.low + (plot.y.high - plot.y.low) * 0.03, "bad", trial.tip)
-        else:
-            is_best = trial.number == best
-            hollow = " hollow" if trial.state != "complete" else ""
-            plot.dot(trial.number, _clip(plot.y, trial.value), "hot" if is_best else f"c1{hollow}", trial.tip, 6.0 if is_best else radius)
-    return plot.svg()
-
-
-def _whole(numbers: Sequence[int]) -> tuple[float, ...]:
-    top = max(numbers, default=0)
-    step = max(1, round(top / 8))
-    return tuple(float(n) for n in range(0, top + 1, step))
-
-
-def _clip(axis: Axis, value: float) -> float:
-    return min(max(value, axis.low), axis.high)
-
-
-def _without_outliers(label: str, values: Sequence[float], maximize: bool) -> Axis:
-    """An axis whose bad end stops at three times the spread between the best value and the median, so that one
-    trial that learned nothing does not flatten the rest (it is drawn on the edge, its tooltip tells its value)."""
-    if len(values) < 4:
-        return Axis.over(label, values)
-    ordered = sorted(values, reverse=maximize)
-    best, median = ordered[0], ordered[len(ordered) // 2]
-    limit = median - 3 * (best - median)
-    kept = [v for v in values if (v >= limit) == maximize or v == limit] if limit != best else list(values)
-    return Axis.over(label, kept)
-
-
-@dataclass(frozen=True)
-class Dimension:
-    """One upright axis of a parallel coordinates chart: where each trial lies on it (None: it has no such setting).
-
-    `places` are 0 (foot) to 1 (top), by trial number; `ticks` the places that carry a label.
-    """
-
-    name: str
-    places: dict[int, float]
-    ticks: tuple[tuple[float, str], ...]
-
-
-def parallel(label: str, dimensions: Sequence[Dimension], numbers: Sequence[int], tips: dict[int, str], grades: dict[int, str]) -> Markup:
-    """One line a trial across all settings; drawn in the order of `numbers`, so that the last lies on top."""
-    step, left, top, bottom = 118.0, 56.0, 40.0, 250.0
-    width = left * 2 + step * (len(dimensions) - 1)
-    parts: list[str] = []
-    for number in numbers:
-        path, pen = "", "M"
-        for i, dimension in enumerate(dimensions):
-            if number not in dimension.places:
-                pen = "M"
-                continue
-            path += f"{pen}{left + i * step:.1f} {bottom - dimension.places[number] * (bottom - top):.1f}"
-            pen = "L"
-        if path:
-            parts.append(_tag("path", f"line {grades.get(number, 'faint')}", tips.get(number, ""), d=path))
-    for i, dimension in enumerate(dimensions):
-        x = left + i * step
-        parts.append(f'<path class="axis" d="M{x:.1f} {top}V{bottom}"/>')
-        parts.append(_text(x, 18, _cut(dimension.name, 17), "label", "middle"))
-        for place, text in dimension.ticks:
-            y = bottom - place * (bottom - top)
-            parts.append(f'<path class="axis" d="M{x - 3:.1f} {y:.1f}h6"/>')
-            parts.append(_text(x + 6, y - 4, _cut(text, 14), "tick halo"))
-    return _svg(label, width + 30, bottom + 14, parts)
-
-
-def _cut(text: str, length: int) -> str:
+def cut(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
@@ -366,31 +275,31 @@ def confusion(label: str, counts: Sequence[Sequence[int]], classes: Sequence[str
                 x, y, cell, value, value / total, i == j, f"true {classes[i]}, predicted {classes[j]}: {value} of {total}"
             )
         if named:
-            parts.append(_text(left - 6, 8 + (i + 0.5) * cell + 4, _cut(classes[i], LABEL), "tick", "end"))
-            parts.append(_under(left + (i + 0.5) * cell, 8 + size * cell + 14, _cut(classes[i], LABEL), longest > 3))
+            parts.append(written(left - 6, 8 + (i + 0.5) * cell + 4, cut(classes[i], LABEL), "tick", "end"))
+            parts.append(_under(left + (i + 0.5) * cell, 8 + size * cell + 14, cut(classes[i], LABEL), longest > 3))
     width, height = left + size * cell + 10, 8 + size * cell + foot + 22
-    parts.append(_text(left + size * cell / 2, height - 4, "predicted", "label", "middle"))
+    parts.append(written(left + size * cell / 2, height - 4, "predicted", "label", "middle"))
     middle = 8 + size * cell / 2
-    parts.append(_text(11, middle, "true", "label", "middle", f'transform="rotate(-90 11 {middle:.1f})"'))
-    return _svg(label, width, height, parts)
+    parts.append(written(11, middle, "true", "label", "middle", f'transform="rotate(-90 11 {middle:.1f})"'))
+    return drawing(label, width, height, parts)
 
 
 def _confusion_cell(x: float, y: float, cell: float, value: int, share: float, right: bool, tip: str) -> list[str]:
     if not value:
-        return [_tag("rect", "blank", "", x=x + 0.75, y=y + 0.75, width=cell - 1.5, height=cell - 1.5, rx=2)] if cell >= 12 else []
+        return [tag("rect", "blank", "", x=x + 0.75, y=y + 0.75, width=cell - 1.5, height=cell - 1.5, rx=2)] if cell >= 12 else []
     strength = 0.14 + 0.86 * share if right else min(1.0, 0.25 + 2.2 * share)
     shape = {"x": x + 0.75, "y": y + 0.75, "width": cell - 1.5, "height": cell - 1.5}
-    parts = [_tag("rect", f"fill {'c1' if right else 'bad'}", tip, **shape, rx=2, style=f"fill-opacity:{strength:.2f}")]
+    parts = [tag("rect", f"fill {'c1' if right else 'bad'}", tip, **shape, rx=2, style=f"fill-opacity:{strength:.2f}")]
     if cell >= 18:
         shade = "count strong" if strength > 0.55 else "count"
-        parts.append(_text(x + cell / 2, y + cell / 2 + 4, f"{value}", shade, "middle"))
+        parts.append(written(x + cell / 2, y + cell / 2 + 4, f"{value}", shade, "middle"))
     return parts
 
 
 def _under(x: float, y: float, text: str, slanted: bool) -> str:
     if not slanted:
-        return _text(x, y, text, "tick", "middle")
-    return _text(x + 4, y - 4, text, "tick", "end", f'transform="rotate(-45 {x + 4:.1f} {y - 4:.1f})"')
+        return written(x, y, text, "tick", "middle")
+    return written(x + 4, y - 4, text, "tick", "end", f'transform="rotate(-45 {x + 4:.1f} {y - 4:.1f})"')
 
 
 @dataclass(frozen=True)
@@ -477,15 +386,4 @@ def frontier(label: str, offers: Sequence[Offer], *, x: str, y: str, allowed: fl
         # Neighbours on the cost axis take turns above and below, so that their names do not meet.
         above = i % 2 == 0
         plot.words(offer.cost, offer.high if above else offer.low, offer.name, anchor="middle", dy=-7 if above else 16)
-    return plot.svg()
-
-
-def scatter(label: str, trials: Sequence[tuple[float, TrialMark]], *, x: str, y: str, maximize: bool, best: int | None) -> Markup:
-    """Each trial's value against what it costs (log scale), the best one marked."""
-    valued = [(cost, trial) for cost, trial in trials if trial.value is not None and cost > 0]
-    values = [trial.value for _, trial in valued if trial.value is not None]
-    plot = Plot(label, Axis.over(f"{x} (log scale)", [cost for cost, _ in valued], log=True), _without_outliers(y, values, maximize))
-    for cost, trial in sorted(valued, key=lambda pair: pair[1].number == best):
-        is_best = trial.number == best
-        plot.dot(cost, _clip(plot.y, trial.value or 0.0), "hot" if is_best else "c1", trial.tip, 6.0 if is_best else 4.2)
     return plot.svg()

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from components.artifacts import JSON, EvaluationReport
-from components.report import findings, sections, words
+from components.report import findings, search, sections, words
 from components.report.findings import Records, Run
 from components.store import full_disk_says_so
 
@@ -57,7 +57,7 @@ def render(
         "summary": sections.summary(run, records, events, champion),
         "stages": sections.stages(run),
         "data": sections.data(records),
-        "search": sections.search(records, events),
+        "search": search.view(records, events, config),
         "training": sections.training(records),
         "deployables": sections.deployables(records, config),
         "evaluation": sections.evaluation(records, champion),

@@ -15,6 +15,7 @@ from typing import Any
 from components import metrics
 from components.artifacts import Candidate, ModelVersion, SearchResult, Trial
 from components.report import words
+from components.search.ranking import costs, values_of, violation
 
 Row = dict[str, Any]
 
@@ -23,24 +24,40 @@ Row = dict[str, Any]
 
 
 def trials(result: SearchResult) -> list[Row]:
-    """One row a trial: the best, the other completed ones by their objective, then those without a value by number.
+    """One row a trial: the best, the other complete ones (feasible ones by their objectives, then by how little they miss
+    their constraints), the pruned ones, then those without a value by number.
 
-    Keys: rank (None without a value), number, state, value, best (bool), parameters, seconds, fidelity,
-    architecture, hyperparameters, values, cause, reason.
+    Keys: rank (None unless complete), number, state, value, objectives (all of them by name), best, on_front, missed (what
+    constraints are missed by), parameters, seconds, fidelity, architecture, hyperparameters, values, cause, reason.
     """
-    ordered = sorted(result.trials, key=lambda trial: _place(trial, result))
-    return [_row(trial, rank, result.objective, best=trial.number == result.best_number) for rank, trial in enumerate(ordered, start=1)]
+    places = _places(result)
+    ordered = sorted(result.trials, key=lambda trial: places[trial.number])
+    return [_row(trial, rank, result) for rank, trial in enumerate(ordered, start=1)]
+
+
+def objectives_of(result: SearchResult) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """All objectives and the direction of each."""
+    return result.objectives or (result.objective,), result.directions or (result.direction,)
+
+
+def missed(trial: Trial) -> dict[str, float]:
+    """By how much each constraint is missed that is."""
+    return {name: by for name, by in trial.constraints.items() if by > 0}
+
+
+EVENTS = {"trial.started": "running", "trial.rested": "resting", "trial.finished": "complete", "trial.failed": "failed"}
 
 
 def trials_of_events(events: Iterable[Mapping[str, Any]]) -> list[Row]:
     """The same rows from a journal, for a search that has not ended (or never will): what is known so far, by number.
 
-    The latest event of a number counts, so a trial that was killed and run again appears once.
+    The latest event of a number counts, so a trial that was killed and run again appears once, and one that rests at a
+    rung, to be carried on or not, is `resting`.
     """
     rows: dict[int, Row] = {}
     for event in events:
         kind, number = str(event.get("event", "")), event.get("number")
-        if number is not None and kind in ("trial.started", "trial.finished", "trial.failed"):
+        if number is not None and kind in EVENTS:
             rows[int(number)] = _event_row(int(number), kind, event)
     return [rows[number] for number in sorted(rows)]
 
@@ -56,11 +73,20 @@ def value_of(trial: Trial, objective: str) -> float | None:
     return value if value is not None and math.isfinite(value) and trial.state in ("complete", "pruned") else None
 
 
-def _place(trial: Trial, result: SearchResult) -> tuple[bool, bool, float, float, int, int]:
-    value = value_of(trial, result.objective)
-    tie = trial.values.get("log_loss", math.inf)
-    is_best = trial.number == result.best_number
-    return not is_best, trial.state != "complete", _cost(value, result.direction), tie, trial.num_parameters, trial.number
+def _places(result: SearchResult) -> dict[int, tuple[Any, ...]]:
+    """What each trial is sorted by."""
+    names, directions = objectives_of(result)
+    fit = [t for t in result.trials if t.state == "complete" and all(value_of(t, name) is not None for name in names)]
+    ranked = costs([values_of(t, names, directions) for t in fit], [violation(t) for t in fit])
+    cost = {trial.number: found for trial, found in zip(fit, ranked)}
+
+    def place(trial: Trial) -> tuple[Any, ...]:
+        own = cost.get(trial.number, _cost(value_of(trial, result.objective), result.direction))
+        tie = trial.values.get("log_loss", math.inf)
+        is_best = trial.number == result.best_number
+        return not is_best, trial.state != "complete", own, tie, trial.num_parameters, trial.number
+
+    return {trial.number: place(trial) for trial in result.trials}
 
 
 def _cost(value: float | None, direction: str) -> float:
@@ -69,14 +95,17 @@ def _cost(value: float | None, direction: str) -> float:
     return value if direction == "minimize" else -value
 
 
-def _row(trial: Trial, rank: int | None, objective: str, *, best: bool) -> Row:
-    value = value_of(trial, objective)
+def _row(trial: Trial, rank: int | None, result: SearchResult) -> Row:
+    value = value_of(trial, result.objective)
     return {
-        "rank": rank if value is not None else None,
+        "rank": rank if value is not None and trial.state == "complete" else None,
         "number": trial.number,
         "state": trial.state,
         "value": value,
-        "best": best,
+        "objectives": {name: value_of(trial, name) for name in objectives_of(result)[0]},
+        "best": trial.number == result.best_number,
+        "on_front": trial.number in result.front,
+        "missed": missed(trial),
         "parameters": trial.num_parameters,
         "seconds": trial.seconds,
         "fidelity": dict(trial.fidelity),
@@ -89,33 +118,47 @@ def _row(trial: Trial, rank: int | None, objective: str, *, best: bool) -> Row:
 
 
 def _event_row(number: int, kind: str, event: Mapping[str, Any]) -> Row:
-    if isinstance(event.get("trial"), Mapping):
-        return _row(Trial.from_json(event["trial"]), None, str(event.get("objective", "")), best=event.get("best_number") == number)
-    known = {"trial.started": "running", "trial.finished": "complete", "trial.failed": "failed"}[kind]
+    objective, best = str(event.get("objective") or ""), event.get("best_number")
+    trial = Trial.from_json(event["trial"]) if isinstance(event.get("trial"), Mapping) else _told(number, kind, objective, event)
+    trial = trial.replace(state=EVENTS[kind]) if kind in ("trial.started", "trial.rested") else trial
+    known = SearchResult(study="", objective=objective, direction="", trials=(trial,), best_number=-1 if best is None else int(best))
+    row = _row(trial, None, known)
+    return {**row, "value": trial.values.get(objective), "best": row["best"] and trial.state == "complete"}
+
+
+def _told(number: int, kind: str, objective: str, event: Mapping[str, Any]) -> Trial:
+    """A trial as an event tells it that does not hold its record."""
     candidate = Candidate(space="", architecture={"": event["architecture"]} if event.get("architecture") else {}, hyperparameters={})
-    trial = Trial(
+    return Trial(
         number=number,
         candidate=candidate,
-        state=str(event.get("state") or known),
-        values={"": float(event["value"])} if isinstance(event.get("value"), int | float) else {},
+        state=str(event.get("state") or EVENTS[kind]),
+        values={objective: float(event["value"])} if isinstance(event.get("value"), int | float) else {},
         cause=str(event.get("cause") or ""),
         reason=str(event.get("reason") or ""),
         seconds=float(event.get("seconds") or 0.0),
     )
-    return _row(trial, None, "", best=False)
 
 
 def _flat_row(row: Row) -> Row:
-    kept = {key: row[key] for key in ("rank", "number", "state", "value", "parameters", "seconds", "cause", "reason")}
-    return kept | _flatten(row["architecture"], "architecture.") | _flatten(row["hyperparameters"], "hyperparameters.")
+    kept = {key: row[key] for key in ("rank", "number", "state", "value", "best", "on_front", "parameters", "seconds", "cause", "reason")}
+    several = _flatten(row["objectives"], "objective.") if len(row["objectives"]) > 1 else {}
+    told = several | _flatten(row["missed"], "missed.") | _flatten(row["fidelity"], "fidelity.")
+    return kept | told | _flatten(row["architecture"], "architecture.") | _flatten(row["hyperparameters"], "hyperparameters.")
 
 
 # ---- settings -------------------------------------------------------------------------------------------------
 
 
 def flat(candidate: Candidate) -> Row:
-    """A candidate's settings in one mapping: nested ones by dotted name."""
-    return {**_flatten(candidate.architecture, ""), **_flatten(candidate.hyperparameters, "")}
+    """A candidate's settings in one mapping: nested ones by dotted name, the members of a list one by one."""
+    found = {**_flatten(candidate.architecture, ""), **_flatten(candidate.hyperparameters, "")}
+    return {key: value for name, item in found.items() for key, value in _members(name, item)}
+
+
+def _members(name: str, value: Any) -> list[tuple[str, Any]]:
+    """A list's members with their places from 1 (`depths` is `depths 1`, `depths 2`), any other value as it is."""
+    return [(f"{name} {i}", item) for i, item in enumerate(value, start=1)] if isinstance(value, list | tuple) else [(name, value)]
 
 
 def varied(candidates: Sequence[Candidate]) -> list[str]:
@@ -183,31 +226,55 @@ def _version_row(version: ModelVersion, alias: str) -> Row:
 
 
 def text(rows: Sequence[Row]) -> str:
-    """Trial rows or version rows as aligned columns; nothing for no rows."""
+    """Trial rows or version rows as aligned columns; what all trials share is said below them. Nothing for no rows."""
     if not rows:
         return ""
-    cells = [_trial_cells(row) if "number" in row else _version_cells(row) for row in rows]
+    shared = _shared(rows)
+    cells = [_trial_cells(row, shared) if "number" in row else _version_cells(row) for row in rows]
     widths = {name: max(len(name), *(len(cell[name]) for cell in cells)) for name in cells[0]}
     lines = [{name: name for name in cells[0]}, *cells]
-    return "\n".join("  ".join(_aligned(name, line[name], widths[name]) for name in widths).rstrip() for line in lines)
+    foot = [f"every trial: {words.settings(shared)}"] if shared else []
+    return "\n".join([*("  ".join(_aligned(name, line[name], widths[name]) for name in widths).rstrip() for line in lines), *foot])
 
 
-NUMERIC = ("trial", "value", "parameters", "time", "version", "size", "p50")
+def _shared(rows: Sequence[Row]) -> Row:
+    """The settings of the architecture that are the same in every trial."""
+    chosen = [found for row in rows if (found := _under(row, "architecture"))]
+    return {key: value for key, value in chosen[0].items() if all(o.get(key) == value for o in chosen)} if len(chosen) > 1 else {}
+
+
+TEXTS = ("state", "note", "architecture or reason", "alias", "deployable", "data")
 
 
 def _aligned(name: str, cell: str, width: int) -> str:
-    return cell.rjust(width) if name in NUMERIC else cell.ljust(width)
+    return cell.ljust(width) if name in TEXTS else cell.rjust(width)
 
 
-def _trial_cells(row: Row) -> dict[str, str]:
+def note(row: Row) -> str:
+    """What sets a trial apart, in a word or two: the best, on the front, how far it came, what constraint it misses by how much."""
+    missing = _under(row, "missed") if row["state"] == "complete" else {}
+    told = [f"misses {words.metric(name)} by {words.figure(by, 3)}" for name, by in missing.items()]
+    epochs = _under(row, "fidelity").get("epochs")
+    told += [f"after {words.count(round(epochs), 'epoch')}"] if row["state"] in ("pruned", "resting") and epochs else []
+    return ", ".join([*(["best"] if row["best"] else []), *(["on the front"] if row["on_front"] else []), *told])
+
+
+def _under(row: Row, name: str) -> Row:
+    """The entries of a nested key, also of a row that was made flat."""
+    return row[name] if name in row else {key.partition(".")[2]: value for key, value in row.items() if key.startswith(f"{name}.")}
+
+
+def _trial_cells(row: Row, shared: Row) -> dict[str, str]:
     state = f"{row['state']} ({row['cause']})" if row["cause"] and row["cause"] != row["state"] else str(row["state"])
-    chosen = {key.partition(".")[2]: value for key, value in row.items() if key.startswith("architecture.")}
+    chosen = {key: value for key, value in _under(row, "architecture").items() if key not in shared}
+    objectives = _under(row, "objective") or {"value": row["value"]}
     return {
         "trial": str(row["number"]),
         "state": state,
-        "value": words.figure(row["value"]),
+        **{words.metric(name): words.figure(value) for name, value in objectives.items()},
         "parameters": f"{row['parameters']:,}" if row["parameters"] else words.NONE,
         "time": words.seconds(row["seconds"]),
+        "note": note(row),
         "architecture or reason": row["reason"] or words.settings(chosen),
     }
 

@@ -115,16 +115,20 @@ def _trials_title(result: SearchResult) -> str:
 
 
 def trials_table(result: SearchResult, most: int = MOST_TRIALS) -> str:
-    """The trials, best first."""
-    headers = ["trial", "state", words.metric(result.objective), "parameters", "time", "architecture or reason"]
-    return table(headers, [_trial_cells(row) for row in leaderboard.trials(result)[:most]], right=(0, 2, 3, 4))
+    """The trials, best first, with every objective."""
+    objectives = leaderboard.objectives_of(result)[0]
+    headers = ["trial", "state", *(words.metric(name) for name in objectives), "parameters", "time", "architecture or reason"]
+    right = (0, *range(2, len(objectives) + 4))
+    return table(headers, [_trial_cells(row) for row in leaderboard.trials(result)[:most]], right=right)
 
 
 def _trial_cells(row: leaderboard.Row) -> list[str]:
     state = f"{row['state']} ({row['cause']})" if row["cause"] else row["state"]
+    note = leaderboard.note(row)
     parameters = f"{row['parameters']:,}" if row["parameters"] else words.NONE
     told = row["reason"] or words.settings(row["architecture"])
-    return [str(row["number"]), state, words.figure(row["value"]), parameters, words.seconds(row["seconds"]), told]
+    values = [words.figure(value) for value in row["objectives"].values()]
+    return [str(row["number"]), f"{state}, {note}" if note else state, *values, parameters, words.seconds(row["seconds"]), told]
 
 
 def _stages(run: Run) -> str:

@@ -17,6 +17,11 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> runs.ReportedRun:
     return runs.table_run(tmp_path_factory.mktemp("table"))
 
 
+@pytest.fixture(scope="session")
+def halving(tmp_path_factory: pytest.TempPathFactory) -> runs.ReportedRun:
+    return runs.halving_run(tmp_path_factory.mktemp("halving"))
+
+
 @pytest.fixture
 def failed() -> runs.ReportedRun:
     return runs.failed_run()

@@ -36,8 +36,11 @@ from components.artifacts import (
 )
 from components.evaluation.metrics.standard import StandardMetrics
 from components.report import pictures
+from components.search.ranking import chosen_of, front_of
 
 EPOCHS = 5
+RUNGS = (1, 2, 6)
+MOST_PARAMETERS = 4000
 CONFIG = {
     "dataset": {"_target_": "components.data.dataset.digits.Digits"},
     "space": {"_target_": "components.models.space.convnet.ConvNet", "max_depth": 3},
@@ -149,6 +152,61 @@ def table_run(folder: Path) -> ReportedRun:
     )
     records = {"version": dataset, "evaluate": report, "register": _version(report).replace(version=4), "promote": decision}
     return ReportedRun(run=_run("diabetes"), records=records)
+
+
+def halving_run(folder: Path) -> ReportedRun:
+    """A search for accuracy and size under a limit of parameters: twenty small networks on digits, of which the better
+    half went on after one epoch and the better half of those after two; the others are pruned."""
+    dataset, arrays = _digits(folder)
+    draw = np.random.default_rng(11)
+    candidates = [_small_candidate(draw) for _ in range(20)]
+    rungs: dict[int, dict[int, float]] = {number: {} for number in range(20)}
+    values: dict[int, dict[str, float]] = {}
+    running = list(rungs)
+    for epochs in RUNGS:
+        for number in running:
+            history, _, parameters = _fit(candidates[number], arrays, epochs)
+            rungs[number][epochs] = history[-1]["accuracy"]
+            values[number] = {key: history[-1][key] for key in ("accuracy", "log_loss")} | _costs_of(parameters)
+        running = sorted(running, key=lambda n: -rungs[n][epochs])[: len(running) // 2] if epochs != RUNGS[-1] else running
+    trials = tuple(_halved(number, candidates[number], values[number], rungs[number]) for number in range(20))
+    objectives, directions = ("accuracy", "size_kb"), ("maximize", "minimize")
+    front = front_of(trials, objectives, directions)
+    result = SearchResult(
+        study="study-halving", objective="accuracy", direction="maximize", trials=trials, objectives=objectives, directions=directions,
+        front=tuple(trial.number for trial in front), best_number=chosen_of(front, objectives, directions).number,
+    )  # fmt: skip
+    config = {
+        **CONFIG, "constraint": {"num_parameters": MOST_PARAMETERS, "macs": None}, "objective": list(objectives),
+        "strategy": {"_target_": "components.search.strategy.random.RandomStrategy"},
+        "scheduler": {"_target_": "components.search.scheduler.asha.Asha"},
+    }  # fmt: skip
+    return ReportedRun(run=_run("digits"), records={"version": dataset, "search": result}, config=config)
+
+
+def _small_candidate(draw: np.random.Generator) -> Candidate:
+    depth = int(draw.integers(1, 3))
+    architecture = {"kind": "plain", "widths": [int(draw.choice([4, 8, 16, 32, 96])) for _ in range(depth)]}
+    chosen = {
+        "optimizer": str(draw.choice(["adamw", "sgd"])), "learning_rate": float(10 ** draw.uniform(-4, -1.5)),
+        "batch_size": int(draw.choice([32, 64, 128])), "weight_decay": float(10 ** draw.uniform(-6, -2)),
+    }  # fmt: skip
+    return Candidate(space="mlp", architecture=architecture, hyperparameters=chosen)
+
+
+def _costs_of(parameters: int) -> dict[str, float]:
+    return {"num_parameters": float(parameters), "size_kb": parameters * 4 / 1024}
+
+
+def _halved(number: int, candidate: Candidate, values: dict[str, float], rungs: dict[int, float]) -> Trial:
+    reached = max(rungs)
+    is_over = reached < RUNGS[-1]
+    return Trial(
+        number=number, candidate=candidate, state="pruned" if is_over else "complete", values=values, fidelity={"epochs": reached},
+        reason=f"not carried on past epoch {reached} of {RUNGS[-1]}" if is_over else "", num_parameters=int(values["num_parameters"]),
+        constraints={"num_parameters": values["num_parameters"] - MOST_PARAMETERS}, rungs={str(k): v for k, v in rungs.items()},
+        seconds=0.2 * reached,
+    )  # fmt: skip
 
 
 def failed_run() -> ReportedRun:
@@ -273,7 +331,9 @@ def _trial(number: int, candidate: Candidate, arrays: dict[str, tuple[np.ndarray
     )
 
 
-def _fit(candidate: Candidate, arrays: dict[str, tuple[np.ndarray, np.ndarray]]) -> tuple[list[dict[str, float]], np.ndarray, int]:
+def _fit(
+    candidate: Candidate, arrays: dict[str, tuple[np.ndarray, np.ndarray]], epochs: int = EPOCHS
+) -> tuple[list[dict[str, float]], np.ndarray, int]:
     from sklearn.neural_network import MLPClassifier
 
     chosen = candidate.hyperparameters
@@ -289,11 +349,11 @@ def _fit(candidate: Candidate, arrays: dict[str, tuple[np.ndarray, np.ndarray]])
     history = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for epoch in range(1, EPOCHS + 1):
+        for epoch in range(1, epochs + 1):
             network.partial_fit(x.reshape(len(x), -1) / 255.0, y, classes=range(10))
             probabilities = network.predict_proba(x_val.reshape(len(x_val), -1) / 255.0)
             scores = {name: metrics.compute(name, probabilities, y_val) for name in ("accuracy", "log_loss")}
-            rate = chosen["learning_rate"] * 0.5 * (1 + np.cos(np.pi * epoch / EPOCHS))
+            rate = chosen["learning_rate"] * 0.5 * (1 + np.cos(np.pi * epoch / epochs))
             history.append({"epoch": epoch, "train_loss": float(network.loss_), **scores, "learning_rate": float(rate), "seconds": 0.2})
     return history, probabilities, sum(w.size for w in [*network.coefs_, *network.intercepts_])
 

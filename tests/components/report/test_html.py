@@ -75,6 +75,67 @@ def test_a_finished_run_has_every_section(digits: ReportedRun) -> None:
         assert word in found.text, word
 
 
+def test_a_search_for_several_objectives_shows_its_front(halving: ReportedRun) -> None:
+    """Who leads, who misses a constraint, how far each was carried, and the members that the search was put together from."""
+    found = page(halving)
+    result = halving.records["search"]
+    missing = sum(t.state == "complete" and t.constraints["num_parameters"] > 0 for t in result.trials)
+    assert 0 < missing < 5
+    assert len(result.front) > 1
+    for word in (
+        f"Of 20 trials, {result.best_number} is taken", "on the front of accuracy and size", "a constraint (parameters)",
+        "15 pruned", "Accuracy against size", "How far trials were carried", "The front", "not carried on past epoch 1 of 6",
+        "strategy random, scheduler asha", "misses num parameters by", "size, KiB",
+    ):  # fmt: skip
+        assert word in found.text, word
+    assert found.text.count("on the front") >= len(result.front)
+
+
+def test_a_search_with_one_objective_says_what_made_the_difference(digits: ReportedRun) -> None:
+    """Every setting that varied has its bar, and chance its line."""
+    found = page(digits)
+    assert "What made the difference" in found.text
+    assert "differences between 12 trials" in found.text
+    assert "The front" not in found.text
+
+
+def test_rounds_are_told_with_their_diagnosis(digits: ReportedRun) -> None:
+    """Reached, target, what stood in the way and how the next round was aimed, as the search's record has them."""
+    rounds = (
+        {"round": 1, "target": {"accuracy": 0.99}, "reached": {"accuracy": 0.962}, "met": False, "diagnosis": "under-fit",
+         "words": "training loss 0.2 is close to validation loss 0.3", "aim": "larger networks, trained longer, less dropout"},
+        {"round": 2, "target": {"accuracy": 0.99}, "reached": {"accuracy": 0.991}, "met": True},
+    )  # fmt: skip
+    search = digits.records["search"].replace(rounds=rounds)
+    found = page(digits, records={**digits.records, "search": search})
+    for word in ("Rounds towards the target", "accuracy 0.9620", "under-fit", "Larger networks, trained longer", "accuracy 0.9910"):
+        assert word in found.text, word
+    assert "Rounds towards" not in page(digits).text
+
+
+def test_a_derived_cell_is_drawn(digits: ReportedRun) -> None:
+    """The best trial's cell and the one that the supernet derived, each with its string, and what the supernet says of each choice."""
+    best, derived = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|none~0|none~1|nor_conv_1x1~2|", ["skip_connect", "none", "nor_conv_3x3"] * 2
+    search = digits.records["search"]
+    trials = tuple(
+        t.replace(candidate=t.candidate.replace(architecture={"cell": best})) if t.number == search.best_number else t
+        for t in search.trials
+    )
+    effects = {"arch.edge0=none": -0.02, "arch.edge0=nor_conv_3x3": 0.03}
+    candidate = {f"arch.edge{i}": operation for i, operation in enumerate(derived)}
+    told = {"effects": effects, "candidates": [candidate], "evidence": {}}
+    found = page(digits, records={**digits.records, "search": search.replace(trials=trials, derived=told)})
+    for word in (
+        best,
+        "|skip_connect~0|+|none~0|nor_conv_3x3~1|+",
+        "training derived",
+        "What the supernet says of each choice",
+        "+0.0300",
+        "−0.0200",
+    ):
+        assert word in found.text, word
+
+
 def test_a_regression_shows_residuals_and_who_stays(table: ReportedRun) -> None:
     """Values instead of classes: truth against prediction, the largest residuals, the champion that stays."""
     found = page(table)

@@ -52,6 +52,50 @@ def test_a_killed_trial_with_a_value_is_not_ranked() -> None:
     assert rows[1]["rank"] is None
 
 
+def test_infeasible_trials_stand_behind_feasible_ones_and_say_why() -> None:
+    """However good: a trial that misses a constraint follows those that keep it, the one that misses less first."""
+    rows = leaderboard.trials(
+        study(
+            trial(0, 3.0), trial(1, 1.0, constraints={"latency_ms": 0.5}), trial(2, 2.0, constraints={"latency_ms": 0.2, "macs": -5.0}),
+            trial(3, 4.0, constraints={"latency_ms": -0.1}), trial(4, 0.5, state="pruned", fidelity={"epochs": 3}),
+        )
+    )  # fmt: skip
+    assert numbers(rows) == [0, 3, 2, 1, 4]
+    assert [row["rank"] for row in rows] == [1, 2, 3, 4, None]
+    assert [leaderboard.note(row) for row in rows] == [
+        "best",
+        "",
+        "misses latency ms by 0.200",
+        "misses latency ms by 0.500",
+        "after 3 epochs",
+    ]
+
+
+def test_several_objectives_stand_side_by_side(halving: ReportedRun) -> None:
+    """A column an objective, the chosen trial first, the front ranked before what it beats, feasible ones first."""
+    result = halving.records["search"]
+    rows = leaderboard.trial_rows(result)
+    head, *lines = leaderboard.text(rows).splitlines()
+    assert {"accuracy", "size", "kb", "note"} <= set(head.split())
+    complete = [row for row in rows if row["state"] == "complete"]
+    kept = [row for row in complete if not any(key.startswith("missed.") for key in row)]
+    assert rows[0]["number"] == result.best_number
+    assert {row["number"] for row in kept[: len(result.front)]} == set(result.front)
+    assert complete[: len(kept)] == kept
+    assert sum("on the front" in line for line in lines) == len(result.front)
+    assert sum("misses num parameters" in line for line in lines) == len(complete) - len(kept) > 0
+    assert json.loads(json.dumps(rows)) == rows
+
+
+def test_settings_that_all_trials_share_are_said_once() -> None:
+    """In a terminal they stand below the table, not in each line."""
+    result = study(*(trial(n, float(n)) for n in range(3)))
+    same = tuple(t.replace(candidate=t.candidate.replace(architecture={"depth": t.number, "norm": "batch"})) for t in result.trials)
+    text = leaderboard.text(leaderboard.trial_rows(result.replace(trials=same)))
+    assert text.count("batch") == 1
+    assert text.splitlines()[-1] == "every trial: norm batch"
+
+
 def test_flat_rows_are_json_without_nesting(digits: ReportedRun) -> None:
     """What `--json` and table artifacts get: scalars and lists only, every setting under its own key."""
     rows = leaderboard.trial_rows(digits.records["search"])
@@ -83,6 +127,9 @@ def test_events_tell_the_latest_of_each_trial() -> None:
     ]
     rows = leaderboard.trials_of_events(events)
     assert [(row["number"], row["state"], row["value"]) for row in rows] == [(0, "complete", 1.5), (1, "running", None)]
+    rested = {"event": "trial.rested", "number": 0, "objective": "rmse", "best_number": 0, "trial": done.to_json()}
+    (row,) = leaderboard.trials_of_events([rested])
+    assert (row["state"], row["value"], row["best"]) == ("resting", 1.5, False)
     assert rows[0]["hyperparameters"] == {"learning_rate": 0.1}
 
 

@@ -19,6 +19,15 @@ def test_summary_says_what_was_decided(digits: ReportedRun) -> None:
         assert word in text
 
 
+def test_trials_are_told_with_every_objective(halving: ReportedRun) -> None:
+    """Both objectives of the chosen trial, and what sets it apart."""
+    result = halving.records["search"]
+    text = markdown.trials_table(result)
+    assert text.splitlines()[0] == "| trial | state | accuracy | size kb | parameters | time | architecture or reason |"
+    best = result.best_trial
+    assert f"| {best.number} | complete, best, on the front | {best.values['accuracy']:.4f} | {best.values['size_kb']:.4f} |" in text
+
+
 def test_ci_summary_puts_the_champion_beside(digits: ReportedRun) -> None:
     """Figures may come as numbers, estimates or their JSON; without a champion the text says so."""
     value = digits.records["evaluate"].test["accuracy"].value
