@@ -149,7 +149,8 @@ def start_from_any_thread(preload: Sequence[str]) -> None:
     with _lasting:
         if multiprocessing.forkserver._forkserver._forkserver_pid is not None:  # type: ignore[attr-defined]
             return
-        PRELOAD[:] = preload
+        if preload:
+            PRELOAD[:] = preload
         started = threading.Event()
         threading.Thread(target=_start_and_stay, args=(started,), name="athanor-forkserver", daemon=True).start()
         started.wait()

@@ -15,7 +15,7 @@ from components.processes import Worker, WorkerDied, ready, start_from_any_threa
 from components.search.failures import oom_kills
 from components.search.interface import EventListener, Outcome
 
-LOOK_SECONDS = 0.2  # how often a call is asked whether it is still wanted
+LOOK_SECONDS = 0.05  # how often a call is asked whether it is still wanted
 
 
 @dataclass(frozen=True)
