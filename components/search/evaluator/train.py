@@ -1,0 +1,30 @@
+"""Trains the candidate: its value is what it reaches on validation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from components.artifacts import Trial
+from components.search.interface import Assignment
+from components.training.trial import run_trial
+
+WEIGHTS = "weights.safetensors"
+
+
+class Train:
+    """Every candidate is trained from its own initial weights, to the rung it is given of a schedule of full length."""
+
+    offers = frozenset({"epochs"})
+    needs: frozenset[str] = frozenset()
+
+    def __init__(self, keep_weights: bool = False) -> None:
+        self.keeps_weights = keep_weights
+
+    def evaluate(self, task: Assignment, scratch: Path, *, emit: Callable[..., Any]) -> Trial:
+        return run_trial(
+            task.dataset, task.policy, task.candidate, task.config, task.number, scratch, task.seconds,
+            task.config["search"].get("rows"), epochs=task.epochs, full_epochs=task.full_epochs,
+            weights=scratch / WEIGHTS if self.keeps_weights else None, emit=emit,
+        )  # fmt: skip
