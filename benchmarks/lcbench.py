@@ -1,11 +1,11 @@
 """YAHPO LCBench: our strategies and schedulers against Optuna's TPE + Hyperband, at the same number of epochs.
 
-.venv/bin/python benchmarks/lcbench.py --strategies surrogate random --schedulers asha none --seeds 10
+.venv/bin/python benchmarks/lcbench.py --strategies surrogate,random --schedulers asha,none --seeds 10
 
 A surrogate network (Pfisterer et al., "YAHPO Gym", AutoML 2022; data of Zimmer et al., "Auto-PyTorch Tabular") gives the
 validation accuracy of 34 tasks after 1 to 52 epochs for 7 hyper-parameters. The search loop is ours with one worker: the
 scheduler carries a resting trial on (only the further epochs count) or the strategy proposes a new one. Both sides are
-judged alike, by the best of their trials that was trained to the end.
+judged alike: by the best of their trials that were trained to the end, and by the best of all epochs of all trials.
 
 For each task: regret is the best accuracy known less the best found, averaged over seeds. The ratio is the epochs that
 the baseline was given to those that we needed for its final regret; where we did not reach it, the epochs in which the
@@ -16,13 +16,16 @@ for the baseline, which is then kept in `--cache`.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import os
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +33,18 @@ import numpy as np
 import optuna
 import yaml
 from measure import ROOT, machine
+from optuna.trial import FrozenTrial, TrialState
 
 from components.build import build
 from components.models.interface import Suggest
 from components.models.points import Points
 from components.search.problem import Problem
 from components.search.proposal import seed_of
+from components.search.shown import Shown
 from components.search.standings import Mark, standings_of
 
 FULL = 52  # epochs of a full training
+JUDGES = ("full trainings", "any epoch")
 SHARES = (0.25, 0.5, 1.0)  # of the budget, at which the two sides are compared
 
 
@@ -92,18 +98,24 @@ Run = Callable[[Tasks, str, int, int], np.ndarray]
 
 
 class Found:
-    """The best accuracy of a full training after each epoch that was spent [budget + 1]; 0 before the first."""
+    """What a search has found after each epoch it spent [2, budget + 1]: the best accuracy of a full training, and of any
+    epoch of any training; 0 before the first."""
 
     def __init__(self, budget: int) -> None:
-        self.best, self.spent, self.budget = np.zeros(budget + 1), 0, budget
+        self.best, self.spent, self.budget = np.zeros((2, budget + 1), np.float32), 0, budget
 
-    def spend(self, epochs: int) -> bool:
-        """Whether the epochs were still there."""
-        self.spent += epochs
-        return self.spent <= self.budget
+    def train(self, curve: np.ndarray, start: int, end: int) -> bool:
+        """Spends the epochs after `start` until `end`; False, and nothing found, if there are not so many left."""
+        self.spent += end - start
+        if self.spent > self.budget:
+            return False
+        if end == FULL:
+            self._raise(0, curve[-1])
+        self._raise(1, curve[start:end].max())
+        return True
 
-    def ended(self, accuracy: float) -> None:
-        self.best[self.spent :] = np.maximum(self.best[self.spent :], accuracy)
+    def _raise(self, row: int, accuracy: float) -> None:
+        self.best[row, self.spent :] = np.maximum(self.best[row, self.spent :], accuracy)
 
 
 def optunas(tasks: Tasks, task: str, seed: int, budget: int) -> np.ndarray:
@@ -118,7 +130,7 @@ def optunas(tasks: Tasks, task: str, seed: int, budget: int) -> np.ndarray:
         curve = tasks.curve(task, program(trial))
         trained = 0
         for epochs in (1, 3, 9, 27, FULL):
-            if not found.spend(epochs - trained):
+            if not found.train(curve, trained, epochs):
                 return found.best
             trained = epochs
             trial.report(float(curve[epochs - 1]), epochs)
@@ -127,7 +139,6 @@ def optunas(tasks: Tasks, task: str, seed: int, budget: int) -> np.ndarray:
                 break
         else:
             study.tell(trial, float(curve[-1]))
-            found.ended(curve[-1])
     return found.best
 
 
@@ -145,9 +156,11 @@ class _Loop:
         self.tasks, self.task, self.strategy, self.scheduler, self.seed = tasks, task, strategy, scheduler, seed
         self.found = Found(budget)
         self.rungs = scheduler.rungs(FULL)
-        self.study = optuna.create_study(direction="maximize")
+        self.storage = Shown()
+        self.study = optuna.create_study(storage=self.storage, direction="maximize")
         self.problem = Problem(points=Points(program))
-        self.trials: list[tuple[optuna.Trial, np.ndarray]] = []
+        self.trials: list[FrozenTrial] = []
+        self.curves: list[np.ndarray] = []
         self.marks: dict[int, dict[int, Mark]] = {}
 
     def run(self) -> np.ndarray:
@@ -159,26 +172,29 @@ class _Loop:
             else:
                 place = max(self.marks[number]) + 1
                 trained = self.rungs[place - 1]
-            if not self.found.spend(self.rungs[place] - trained):
-                break
-            self.train(number, place)
+            if self.found.train(self.curves[number], trained, self.rungs[place]):
+                self.tell(number, place)
         return self.found.best
 
     def propose(self) -> int:
         self.study.sampler = self.strategy.sampler(seed_of(self.seed, len(self.trials)), self.problem)
         trial = self.study.ask()
-        self.trials.append((trial, self.tasks.curve(self.task, program(trial))))
+        self.curves.append(self.tasks.curve(self.task, program(trial)))
+        self.trials.append(self.study.get_trials(deepcopy=False)[-1])
         self.marks[trial.number] = {}
         return trial.number
 
-    def train(self, number: int, place: int) -> None:
-        trial, curve = self.trials[number]
-        value = float(curve[self.rungs[place] - 1])
-        trial.report(value, self.rungs[place])
+    def tell(self, number: int, place: int) -> None:
+        """Shows a trial as the search does: pruned where it rests, complete at the end."""
+        epochs = self.rungs[place]
+        value = float(self.curves[number][epochs - 1])
+        trial = copy(self.trials[number])
+        trial.intermediate_values = {**trial.intermediate_values, epochs: value}
+        trial.state = TrialState.COMPLETE if epochs == FULL else TrialState.PRUNED
+        trial.values = [value] if epochs == FULL else None
+        self.trials[number] = trial
         self.marks[number][place] = Mark((-value,))
-        if place == len(self.rungs) - 1:
-            self.study.tell(trial, value)
-            self.found.ended(value)
+        self.storage.show(self.study._study_id, [trial])
 
 
 def best_known(tasks: Tasks, task: str, num_draws: int = 20_000, rounds: int = 40) -> tuple[float, float]:
@@ -237,26 +253,26 @@ def interval(baseline: np.ndarray, method: np.ndarray, best: np.ndarray, resampl
     return float(low), float(high)
 
 
-def table(name: str, baseline: np.ndarray, method: np.ndarray, best: np.ndarray, median: np.ndarray, resamples: int) -> None:
+def report(name: str, judge: str, baseline: np.ndarray, method: np.ndarray, best: np.ndarray, median: np.ndarray) -> None:
     """A line for each share of the budget."""
     for share in SHARES:
         end = int(share * (baseline.shape[2] - 1))
         a, b = baseline[:, :, : end + 1], method[:, :, : end + 1]
         found = ratios(a, b, best)
-        low, high = interval(a, b, best, resamples)
+        low, high = interval(a, b, best)
         left = [((best - rows[:, :, -1].mean(1)) / (best - median)).mean() for rows in (a, b)]
         print(
-            f"| {name} | {end} | {np.median(found):.2f} ({low:.2f} to {high:.2f}) | {100 * (found > 1).mean():.0f} % "
+            f"| {name} | {judge} | {end} | {np.median(found):.2f} ({low:.2f} to {high:.2f}) | {100 * (found > 1).mean():.0f} % "
             f"| {left[1]:.4f} | {left[0]:.4f} |", flush=True
         )  # fmt: skip
 
 
-def gathered(tasks: Tasks, run: Run, names: Sequence[str], seeds: int, budget: int) -> np.ndarray:
-    """The best accuracies of a method [tasks, seeds, budget + 1]."""
+def gathered(tasks: Tasks, run: Run, names: Sequence[str], seed: int, budget: int) -> np.ndarray:
+    """The best accuracies of a method for one seed [tasks, 2, budget + 1]."""
     found = []
     for name in names:
         tasks.curves.clear()
-        found.append([run(tasks, name, seed, budget) for seed in range(seeds)])
+        found.append(run(tasks, name, seed, budget))
     return np.array(found)
 
 
@@ -277,39 +293,41 @@ def member(family: str, name: str) -> Any:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--data", type=Path, default=Path(os.environ.get("ATHANOR_DATA") or ROOT.parent / "shared" / "data") / "yahpo-lcbench"
-    )
-    parser.add_argument("--strategies", nargs="+", default=["surrogate"])
-    parser.add_argument("--schedulers", nargs="+", default=["asha"])
+    base = Path(os.environ.get("ATHANOR_DATA") or ROOT.parent / "shared" / "data")
+    parser.add_argument("--data", type=Path, default=base / "yahpo-lcbench")
+    parser.add_argument("--strategies", type=lambda text: text.split(","), default=["surrogate"], help="names, by commas")
+    parser.add_argument("--schedulers", type=lambda text: text.split(","), default=["asha"], help="names, by commas")
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--epochs", type=int, default=2080, help="spent by each search (52 are one full training)")
+    parser.add_argument("--epochs", type=int, default=2080, help="of each search; 52 are one full training")
     parser.add_argument("--tasks", type=int, default=34, help="the first so many")
-    parser.add_argument("--cache", type=Path, default=ROOT / ".athanor" / "benchmarks" / "lcbench")
+    parser.add_argument("--cache", type=Path, default=ROOT / ".athanor" / "benchmarks" / "lcbench", help="of the baseline's runs")
     chosen = parser.parse_args()
+    if not (chosen.data / "lcbench" / "model.onnx").is_file():
+        parser.error(f"no surrogate in {chosen.data}; name its folder by --data or set ATHANOR_DATA")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.simplefilter("ignore")
     compare(chosen, Tasks(chosen.data / "lcbench"))
 
 
 def compare(chosen: argparse.Namespace, tasks: Tasks) -> None:
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    warnings.simplefilter("ignore")
-    names = tasks.names[: chosen.tasks]
+    """Prints a table with three lines for each strategy, scheduler and way to judge."""
+    names, seeds = tasks.names[: chosen.tasks], range(chosen.seeds)
     known = kept(chosen.cache / f"best-{len(names)}.npy", lambda: np.array([best_known(tasks, name) for name in names]))
-    stem = f"tpe-hyperband-optuna{optuna.__version__}-{len(names)}-{chosen.seeds}-{chosen.epochs}.npy"
-    baseline = kept(chosen.cache / stem, lambda: gathered(tasks, optunas, names, chosen.seeds, chosen.epochs))
-    print(f"LCBench, {len(names)} tasks, {chosen.seeds} seeds, {chosen.epochs} epochs a search\n{machine()}\n")
-    print(
-        "| method | epochs | fewer epochs, median (95 %) | tasks ahead | regret, normalised | of Optuna's TPE + Hyperband |\n"
-        + "|---" * 6
-        + "|"
-    )
-    for strategy in chosen.strategies:
-        for scheduler in chosen.schedulers:
-            started = time.monotonic()
-            method = gathered(tasks, ours(member("strategy", strategy), member("scheduler", scheduler)), names, chosen.seeds, chosen.epochs)
-            best = np.maximum(known[:, 0], np.maximum(baseline.max((1, 2)), method.max((1, 2))))
-            table(f"{strategy} + {scheduler}", baseline, method, best, known[:, 1], 200)
-            print(f"| | | {(time.monotonic() - started) / method[:, :, 0].size:.1f} s a search | | | |", flush=True)
+    stem = chosen.cache / f"tpe-hyperband-optuna{optuna.__version__}-{len(names)}-{chosen.epochs}"
+    baseline = [kept(Path(f"{stem}-{seed}.npy"), partial(gathered, tasks, optunas, names, seed, chosen.epochs)) for seed in seeds]
+    print(f"LCBench, {len(names)} tasks, {chosen.seeds} seeds\n{machine()}\n")
+    print("| method | judged by | epochs | times fewer epochs, median (95 %) | tasks ahead | regret, normalised | of TPE + Hyperband |")
+    print("|---" * 7 + "|")
+    for strategy, scheduler in itertools.product(chosen.strategies, chosen.schedulers):
+        started = time.monotonic()
+        run = ours(member("strategy", strategy), member("scheduler", scheduler))
+        method = [gathered(tasks, run, names, seed, chosen.epochs) for seed in seeds]
+        seconds = (time.monotonic() - started) / len(names) / len(seeds)
+        for place, judge in enumerate(JUDGES):
+            sides = [np.stack([rows[:, place] for rows in side], axis=1) for side in (baseline, method)]
+            best = np.maximum(known[:, 0], np.maximum(*(side.max((1, 2)) for side in sides)))
+            report(f"{strategy} + {scheduler}", judge, *sides, best, known[:, 1])
+        print(f"({strategy} + {scheduler}: {seconds:.1f} s a search)", flush=True)
 
 
 if __name__ == "__main__":
