@@ -253,7 +253,7 @@ def _aligned(name: str, cell: str, width: int) -> str:
 def note(row: Row) -> str:
     """What sets a trial apart, in a word or two: the best, on the front, how far it came, what constraint it misses by how much."""
     missing = _under(row, "missed") if row["state"] == "complete" else {}
-    told = [f"misses {words.metric(name)} by {words.figure(by, 3)}" for name, by in missing.items()]
+    told = [f"misses {words.plain(name)} by {words.amount(name, by)}" for name, by in missing.items()]
     epochs = _under(row, "fidelity").get("epochs")
     told += [f"after {words.count(round(epochs), 'epoch')}"] if row["state"] in ("pruned", "resting") and epochs else []
     return ", ".join([*(["best"] if row["best"] else []), *(["on the front"] if row["on_front"] else []), *told])

@@ -22,7 +22,6 @@ View = dict[str, Any]
 MOST_DIMENSIONS = 8  # of the parallel coordinates
 MOST_IMPORTANCES = 12
 MOST_CLIMBS = 120  # learning curves drawn
-UNITS = {"latency_ms": "latency, ms", "size_kb": "size, KiB", "num_parameters": "parameters", "macs": "MACs", "seconds": "seconds"}
 CHOICES = ("space", "strategy", "scheduler", "evaluator", "runner")
 DRAWN = ("history", "cost", "parallel", "rungs", "importance", "effects", "fronts", "leading", "cells", "rounds")
 
@@ -55,29 +54,6 @@ def view(records: Records, events: Sequence[Mapping[str, Any]], config: JSON) ->
 
 
 # ---- in words -------------------------------------------------------------------------------------------------
-
-
-def name(metric: str) -> str:
-    """An objective as an axis says it: with its unit."""
-    return UNITS.get(metric) or words.metric(metric)
-
-
-def plain(metric: str) -> str:
-    """An objective as a sentence says it.
-
-    >>> plain("latency_ms"), plain("macs"), plain("log_loss")
-    ('latency', 'MACs', 'log-loss')
-    """
-    return name(metric).partition(",")[0]
-
-
-def listed(names: Sequence[str]) -> str:
-    """Names in a sentence.
-
-    >>> listed(["accuracy", "latency", "size"]), listed(["accuracy"])
-    ('accuracy, latency and size', 'accuracy')
-    """
-    return " and ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)
 
 
 def _setup(config: JSON) -> str:
@@ -118,7 +94,7 @@ def _best_words(result: SearchResult) -> str:
 def _front_words(result: SearchResult) -> list[str]:
     if not result.front:
         return []
-    goals, several = listed([plain(objective) for objective in result.objectives]), len(result.front) > 1
+    goals, several = words.listed([words.plain(objective) for objective in result.objectives]), len(result.front) > 1
     verb, them = ("are", "them") if several else ("is", "it")
     return [f"{words.count(len(result.front), 'trial')} {verb} on the front of {goals}: no other beats {them}."]
 
@@ -127,7 +103,7 @@ def _missed_words(result: SearchResult) -> list[str]:
     short = [trial for trial in result.trials if trial.state == "complete" and leaderboard.missed(trial)]
     if not short:
         return []
-    names = listed([plain(limit) for limit in dict.fromkeys(limit for trial in short for limit in leaderboard.missed(trial))])
+    names = words.listed([words.plain(limit) for limit in dict.fromkeys(limit for trial in short for limit in leaderboard.missed(trial))])
     return [f"{words.count(len(short), 'trial')} {'miss' if len(short) > 1 else 'misses'} a constraint ({names})."]
 
 
@@ -149,7 +125,7 @@ def _trial_table(rows: Sequence[Row]) -> View:
     architecture, hyper = _common(rows)
     shared = {**architecture, **hyper}
     objectives = list(rows[0]["objectives"]) if rows else []
-    return {"rows": _views(rows), "shared": words.settings(shared) if shared else "", "objectives": [name(o) for o in objectives]}
+    return {"rows": _views(rows), "shared": words.settings(shared) if shared else "", "objectives": [words.metric(o) for o in objectives]}
 
 
 def _common(rows: Sequence[Row]) -> tuple[JSON, JSON]:
@@ -183,13 +159,13 @@ def _trial_view(row: Row, architecture: JSON, hyper: JSON) -> View:
         "seconds_words": words.seconds(row["seconds"]) if row["seconds"] else words.NONE,
         "architecture_words": str(plain) if plain else _without(row["architecture"], architecture),
         "hyper_words": _without(row["hyperparameters"], hyper),
-        "values_words": ", ".join(f"{name(k)} {words.figure(v)}" for k, v in row["values"].items() if k),
+        "values_words": ", ".join(f"{words.metric(k)} {words.figure(v)}" for k, v in row["values"].items() if k),
         "fidelity_words": words.settings(row["fidelity"]) if row["fidelity"] else "",
     }
 
 
 def _tip(row: Row) -> str:
-    told = ", ".join(f"{name(k)} {words.figure(v)}" for k, v in row["objectives"].items() if v is not None)
+    told = ", ".join(f"{words.metric(k)} {words.figure(v)}" for k, v in row["objectives"].items() if v is not None)
     head = f"trial {row['number']}: {told}" if told else f"trial {row['number']}: {row['state']}. {row['reason']}"
     note = leaderboard.note(row)
     parts = [head, *([note] if note else []), words.settings(row["architecture"]), words.settings(row["hyperparameters"])]
@@ -236,14 +212,16 @@ def _cost(result: SearchResult, rows: Sequence[Row]) -> Markup | None:
 
 def _fronts(result: SearchResult, rows: Sequence[Row], limits: Mapping[str, float]) -> list[View]:
     """The first objective against each of the others."""
-    sides = {o: search_charts.Objective(name(o), d == "maximize", limits.get(o)) for o, d in zip(result.objectives, result.directions)}
+    sides = {
+        o: search_charts.Objective(words.metric(o), d == "maximize", limits.get(o)) for o, d in zip(result.objectives, result.directions)
+    }
     first, others = result.objectives[0], result.objectives[1:]
     rows = [row for row in rows if row["state"] == "complete"]
     drawn = []
     for other in others:
         marks = [_front_mark(row, other, first) for row in rows if row["objectives"][other] is not None and row["value"] is not None]
         if len(marks) > 1:
-            title = f"{words.sentence(plain(first))[:-1]} against {plain(other)}"
+            title = f"{words.sentence(words.plain(first))[:-1]} against {words.plain(other)}"
             svg = search_charts.front(f"{title} of each trial", marks, sides[other], sides[first], stairs=len(others) == 1)
             drawn.append({"title": title, "svg": svg, "limit": other in limits or first in limits})
     return drawn
@@ -332,7 +310,7 @@ def _parallel(result: SearchResult, rows: Sequence[Row]) -> Markup | None:
 def _objective_axes(result: SearchResult, trials: Sequence[Trial]) -> list[search_charts.Dimension]:
     """One axis an objective, the first one on the right."""
     names = reversed(leaderboard.objectives_of(result)[0])
-    return [dimension(name(objective), {trial.number: trial.values[objective] for trial in trials}) for objective in names]
+    return [dimension(words.metric(objective), {trial.number: trial.values[objective] for trial in trials}) for objective in names]
 
 
 def dimension(label: str, values: Mapping[int, Any]) -> search_charts.Dimension:
@@ -415,8 +393,8 @@ def _rounds(rounds: Sequence[Mapping[str, Any]]) -> list[View]:
         {
             "round": row.get("round"),
             "met": bool(row.get("met")),
-            "reached": ", ".join(f"{name(k)} {words.figure(v)}" for k, v in (row.get("reached") or {}).items()),
-            "target": ", ".join(f"{name(k)} {words.setting(v)}" for k, v in (row.get("target") or {}).items()),
+            "reached": ", ".join(f"{words.metric(k)} {words.figure(v)}" for k, v in (row.get("reached") or {}).items()),
+            "target": ", ".join(f"{words.metric(k)} {words.setting(v)}" for k, v in (row.get("target") or {}).items()),
             "diagnosis": str(row.get("diagnosis") or ""),
             "words": words.sentence(str(row.get("words") or "")),
             "aim": words.sentence(str(row.get("aim") or "")),

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from components.artifacts import Estimate
 
 NONE = "–"
+SPOKEN = {
+    "auc": "AUC", "log_loss": "log-loss", "f1": "F1", "rmse": "RMSE", "mae": "MAE", "r2": "R²",
+    "latency_ms": "latency, ms", "size_kb": "size, KiB", "num_parameters": "parameters", "macs": "MACs",
+}  # fmt: skip
 
 
 def figure(value: float | int | None, digits: int = 4) -> str:
@@ -106,9 +110,35 @@ def short(digest: str | None, length: int = 12) -> str:
 
 
 def metric(name: str) -> str:
-    """A metric's name as it is spoken: `log_loss` is log-loss, `auc` AUC."""
-    spoken = {"auc": "AUC", "log_loss": "log-loss", "f1": "F1", "rmse": "RMSE", "mae": "MAE", "r2": "R²"}
-    return spoken.get(name, name.replace("_", " "))
+    """A metric's or cost's name as a heading says it, with its unit: `log_loss` is log-loss, `latency_ms` latency, ms."""
+    return SPOKEN.get(name, name.replace("_", " "))
+
+
+def plain(name: str) -> str:
+    """The name as a sentence says it, without its unit.
+
+    >>> plain("latency_ms"), plain("macs"), plain("log_loss")
+    ('latency', 'MACs', 'log-loss')
+    """
+    return metric(name).partition(",")[0]
+
+
+def amount(name: str, value: float) -> str:
+    """A value of a metric or cost with its unit.
+
+    >>> amount("latency_ms", 0.31), amount("macs", 48250.0)
+    ('0.3100 ms', '48,250')
+    """
+    return " ".join([figure(value), *metric(name).split(", ")[1:]])
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names in a sentence.
+
+    >>> listed(["accuracy", "latency", "size"]), listed(["accuracy"])
+    ('accuracy, latency and size', 'accuracy')
+    """
+    return " and ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)
 
 
 def setting(value: Any) -> str:

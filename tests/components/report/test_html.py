@@ -85,7 +85,7 @@ def test_a_search_for_several_objectives_shows_its_front(halving: ReportedRun) -
     for word in (
         f"Of 20 trials, {result.best_number} is taken", "on the front of accuracy and size", "a constraint (parameters)",
         "15 pruned", "Accuracy against size", "How far trials were carried", "The front", "not carried on past epoch 1 of 6",
-        "strategy random, scheduler asha", "misses num parameters by", "size, KiB",
+        "strategy random, scheduler asha", "misses parameters by", "size, KiB",
     ):  # fmt: skip
         assert word in found.text, word
     assert found.text.count("on the front") >= len(result.front)

@@ -23,7 +23,7 @@ def test_trials_are_told_with_every_objective(halving: ReportedRun) -> None:
     """Both objectives of the chosen trial, and what sets it apart."""
     result = halving.records["search"]
     text = markdown.trials_table(result)
-    assert text.splitlines()[0] == "| trial | state | accuracy | size kb | parameters | time | architecture or reason |"
+    assert text.splitlines()[0] == "| trial | state | accuracy | size, KiB | parameters | time | architecture or reason |"
     best = result.best_trial
     assert f"| {best.number} | complete, best, on the front | {best.values['accuracy']:.4f} | {best.values['size_kb']:.4f} |" in text
 
