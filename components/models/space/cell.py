@@ -39,7 +39,7 @@ class CellSpace(ConditionalSpace):
     """The space; see `conf/space/cell.yaml` for its choices."""
 
     modality = "image"
-    offers = frozenset({"supernet"})
+    offers = frozenset({"supernet", "mixture supernet"})
 
     def __init__(
         self,
@@ -95,6 +95,12 @@ class CellSpace(ConditionalSpace):
         image = _image(inputs)
         layers = _layers(architecture, image)
         return CellNetwork(image, layers, last_channels(layers, architecture["channels"]), num_outputs, dropout)
+
+    def supernet(self, dataset: DatasetVersion) -> nn.Module:
+        """All cells at once; see `components/models/supernet/cell.py`."""
+        from components.models.supernet.cell import CellSupernet
+
+        return CellSupernet(_image(dataset.inputs), dataset.num_outputs, operations=self.operations, largest_side=self.largest_side)
 
     def num_parameters(self, architecture: JSON, inputs: Sequence[InputField], num_outputs: int) -> int:
         layers = _layers(architecture, _image(inputs))
