@@ -48,8 +48,12 @@ STAGES: dict[str, Stage] = {
         Stage("augment", "components.augmentation.augment:augment", ("version",), ("augmentation",), words="sets the augmentation policy"),
         Stage(
             "search", "components.search.search:search", ("version", "augment"),
-            ("space", "strategy", "optimizer", "training", "search", "metrics"),
-            ignores=("search.workers", "search.trial_seconds", "training.epochs"), extent=("search.trials",),
+            (
+                "space", "strategy", "scheduler", "evaluator", "runner", "optimizer", "training", "search", "metrics", "objective",
+                "constraint", "target", "rounds",
+            ),
+            ignores=("runner", "search.workers", "search.trial_seconds", "search.warm_start", "search.storage", "training.epochs"),
+            extent=("search.trials",),
             elastic=0.3, seeded=True, process="caller", words="tries candidates",
         ),
         Stage(

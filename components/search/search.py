@@ -95,6 +95,7 @@ class _Search:
         self.lives: Counter[int] = Counter()
         self.share: float | None = None
         self.exhausted = False
+        self._is_stopped = False
 
     def run(self) -> SearchResult:
         self._take_over()
@@ -336,6 +337,7 @@ class _Search:
 
     def _stop_all(self) -> None:
         """Kills what runs. In the study these trials stay open: with more time they are run again."""
+        self._is_stopped = True
         for number in self.runner.running:
             seconds = self.runner.cancel(number)
             finished = self.study.result(self.suggested[number])
@@ -396,7 +398,7 @@ class _Search:
     def _rest_for_good(self) -> None:
         """Resting trials are pruned in the result; in the study they stay open if it was the time that ended."""
         best = self._best()
-        decided = self._left() != 0.0
+        decided = not self._is_stopped and not self._more()  # else it was the time that ended
         for number, trial in sorted(self.resting.items()):
             only = best is not None and best.number == number  # nothing was trained to the end: the furthest stands for it
             reason = f"the time was used up at epoch {self._epochs_of(trial)} of {self.plan.rungs[-1]}"

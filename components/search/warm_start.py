@@ -69,7 +69,7 @@ def find(plan: Plan, folder: Path, most: int) -> list[Start]:
     """The best candidates of the nearest studies: each study's best before any study's second."""
     here = meta_features(plan.dataset)
     near: list[tuple[float, str, JSON]] = []
-    for path in sorted(folder.parent.glob("*/best.json")):
+    for path in [folder.parent / "best.json", *sorted(folder.parent.glob("*/best.json"))]:  # a round's own study is above it
         left = _read(path) if path.parent != folder else None
         if left is None or left.get("question") != _question(plan) or left.get("study") == plan.name:
             continue

@@ -1,0 +1,225 @@
+"""Rungs, several objectives, constraints, targets with rounds, and warm starts: on the same real, small problem."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.artifacts import DatasetVersion, Trial
+from components.errors import UsageError
+from components.search.plan import Plan
+from components.search.ranking import costs, distance, dominates
+from components.search.target import diagnose
+from tests.components.search import standin
+from tests.components.search.test_search import Events, decisions, outcome, run
+
+pytestmark = pytest.mark.usefixtures("light_workers")
+ASHA = {"_target_": "components.search.scheduler.asha.ASHA", "reduction": 3, "least": 1}
+DESCENDING = {"_target_": f"{standin.HERE}.Descending"}
+CLIMBING: dict[str, Any] = {"scheduler": ASHA, "evaluator": DESCENDING, "epochs": 9, "trials": 9}
+
+
+# ---- rungs ----
+
+
+def test_trials_rest_at_rungs_and_the_best_are_carried_on(dataset: DatasetVersion, tmp_path: Path) -> None:
+    """Every trial is trained to the first rung, a third goes on from where it was, and nothing is trained twice."""
+    result = run(dataset, tmp_path / "s", **CLIMBING)
+    lengths = Counter(max(int(e) for e in t.rungs) for t in result.trials)
+    assert sum(lengths.values()) == 9
+    assert lengths[1] >= 3
+    assert 1 <= lengths[9] <= 3
+    assert {t.state for t in result.trials if "9" in t.rungs} == {"complete"}
+    assert all(t.state == "pruned" and f"of {9}" in t.reason for t in result.trials if "9" not in t.rungs)
+    assert "9" in result.best_trial.rungs
+    done = Counter((row["number"], row["epoch"]) for row in standin.starts(tmp_path / "s"))
+    assert set(done.values()) == {1}, "an epoch was trained twice"
+    assert sum(done.values()) == sum(max(int(e) for e in t.rungs) for t in result.trials)
+
+
+def test_a_climbing_study_goes_on_where_it_was(dataset: DatasetVersion, tmp_path: Path) -> None:
+    """Ended by the clock in the middle and called again, it is what it would have been; resting trials are told from finished ones."""
+    whole = run(dataset, tmp_path / "whole", **CLIMBING)
+    for _ in range(30):  # each session has time for a trial or two
+        part = run(dataset, tmp_path / "parts", seconds=0.7, **CLIMBING)
+        if len(part.trials) == 9 and sum("9" in t.rungs for t in part.trials) == sum("9" in t.rungs for t in whole.trials):
+            break
+    parts = run(dataset, tmp_path / "parts", **CLIMBING)
+    assert [(outcome(t), t.rungs) for t in parts.trials] == [(outcome(t), t.rungs) for t in whole.trials]
+    assert set(Counter((row["number"], row["epoch"]) for row in standin.starts(tmp_path / "parts")).values()) <= {1, 2}
+
+
+def test_rungs_with_several_objectives_are_compared_by_dominance(dataset: DatasetVersion, tmp_path: Path) -> None:
+    """Where Optuna's pruners raise, the trials that are carried on are those of the best front."""
+    result = run(dataset, tmp_path / "s", **{**CLIMBING, "trials": 6}, objective=["rmse", "mae"])
+    assert result.objectives == ("rmse", "mae")
+    assert any("9" in t.rungs for t in result.trials)
+    assert any(t.state == "pruned" for t in result.trials)
+
+
+def test_a_scheduler_needs_an_evaluator_with_epochs(dataset: DatasetVersion, tmp_path: Path) -> None:
+    """Refused in one line that names what would do."""
+    with pytest.raises(UsageError, match=r"scheduler=asha needs an evaluator that trains epoch by epoch.*choose evaluator="):
+        run(dataset, tmp_path / "s", scheduler=ASHA, trials=2)
+
+
+# ---- objectives and constraints ----
+
+
+def test_front_holds_what_no_other_trial_beats(dataset: DatasetVersion, tmp_path: Path) -> None:
+    """The front of two errors, its choice, and the record's directions."""
+    result = run(dataset, tmp_path / "s", trials=10, objective=["rmse", "mae"])
+    rows = {t.number: (t.values["rmse"], t.values["mae"]) for t in result.trials}
+    assert set(result.front) == {n for n, row in rows.items() if not any(dominates(other, row) for other in rows.values())}
+    assert result.best_number in result.front
+    assert result.directions == ("minimize", "minimize")
+
+
+def test_infeasible_trials_are_complete_and_never_best(dataset: DatasetVersion, tmp_path: Path) -> None:
+    """A limit that about half of the trials miss: their misses are recorded, the best one keeps the limit."""
+    free = run(dataset, tmp_path / "free", trials=10)
+    limit = sorted(t.values["mae"] for t in free.trials)[4]
+    bound = run(dataset, tmp_path / "bound", trials=10, constraint={"mae": limit}, objective="rmse")
+    assert {t.state for t in bound.trials} == {"complete"}
+    for trial in bound.trials:
+        assert trial.constraints["mae"] == pytest.approx(trial.values["mae"] - limit)
+    assert bound.best_trial.constraints["mae"] <= 0
+    assert any(t.constraints["mae"] > 0 for t in bound.trials)
+
+
+def test_a_limit_that_nothing_meets_names_the_closest(dataset: DatasetVersion, tmp_path: Path) -> None:
+    """One line with the limit, the trial that came closest and what it had."""
+    with pytest.raises(UsageError, match=r"no trial meets constraint.mae=1e-09: the closest is trial \d with mae 0\.\d+; loosen"):
+        run(dataset, tmp_path / "s", trials=3, constraint={"mae": 1e-9})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"objective": "rmsse"}, "unknown objective 'rmsse'; did you mean 'rmse'"),
+        ({"objective": ["latency_ms", "rmse"]}, "objective must begin with a metric of regression"),
+        ({"objective": ["rmse", "rmse"]}, "objective names rmse twice"),
+        ({"objective": "accuracy"}, "accuracy judges classification, this dataset's task is regression"),
+        ({"constraint": {"latencyms": 1}}, "unknown constraint 'latencyms'; did you mean 'latency_ms'"),
+        ({"constraint": {"latency_ms": -1}}, "constraint.latency_ms must be a positive number, got -1"),
+        ({"target": {"rmsee": 1}}, "unknown target 'rmsee'; did you mean 'rmse'"),
+        ({"target": {"rmse": 0.1}, "rounds": 0}, "rounds must be a whole number of at least 1, got 0"),
+        ({"warm_start": -1}, "search.warm_start is a number of candidates"),
+    ],
+)
+def test_a_goal_that_makes_no_sense_is_one_line(dataset: DatasetVersion, tmp_path: Path, settings: dict[str, Any], message: str) -> None:
+    """Each names the key, the rule and the value, before anything is tried."""
+    with pytest.raises(UsageError, match=message):
+        run(dataset, tmp_path / "s", **settings)
+
+
+def test_ranking_by_dominance() -> None:
+    """Fronts before fronts, feasible before infeasible, the crowded ones of a front last."""
+    rows = [(1.0, 5.0), (2.0, 2.0), (5.0, 1.0), (2.1, 2.1), (6.0, 6.0), (0.0, 0.0)]
+    cost = costs(rows, [0, 0, 0, 0, 0, 1.0])
+    assert max(cost[:3]) < cost[3] < cost[4] < cost[5]
+    assert costs([(3.0,), (1.0,)], [0, 0]) == [3.0, 1.0]
+    assert distance({"a": 1, "b": [1, 2]}, {"a": 1, "b": [1, 3], "c": 0}) == 2.0
+
+
+# ---- targets ----
+
+
+def test_a_target_that_is_met_ends_after_one_round(dataset: DatasetVersion, tmp_path: Path) -> None:
+    """The round says what was asked and what was reached."""
+    result = run(dataset, tmp_path / "s", trials=3, target={"rmse": 10.0}, rounds=3)
+    assert len(result.rounds) == 1
+    assert result.rounds[0]["met"] is True
+    assert len(result.trials) == 3
+
+
+def test_a_missed_target_gets_a_diagnosis_and_a_round_that_starts_from_the_best(dataset: DatasetVersion, tmp_path: Path) -> None:
+    """The second round tries the first one's best, trains longer, and the best of both is the result."""
+    emit = Events()
+    result = run(dataset, tmp_path / "s", trials=4, target={"rmse": 1e-6}, rounds=2, evaluator=DESCENDING, warm_start=1, emit=emit)
+    first, second = result.rounds
+    assert first["diagnosis"] in ("under-fit", "over-fit")
+    assert first["aim"]
+    assert not second["met"]
+    assert second["aim"] == ""
+    assert [t.number for t in result.trials] == list(range(8))
+    assert {t.fidelity["epochs"] for t in result.trials[4:]} == {6}
+    best_before = min(result.trials[:4], key=lambda t: t.values["rmse"])
+    assert decisions(result)[4] == decisions(result)[best_before.number]
+    assert len(emit.named("search.round")) == 2
+
+
+CURVE = [{"epoch": e, "train_loss": 1.0 / e, "log_loss": 0.6} for e in range(1, 10)]
+
+
+def trial_with(**fields: Any) -> Trial:
+    candidate = {"space": "standin", "architecture": {}, "hyperparameters": {}}
+    return Trial.from_json({"number": 0, "candidate": candidate, "state": "complete", "values": {"rmse": 1.0}, **fields})
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind"),
+    [
+        ({"history": [{**row, "log_loss": 2.0} for row in CURVE]}, "over-fit"),
+        ({"history": [{**row, "log_loss": row["train_loss"]} for row in CURVE]}, "under-fit"),
+        ({"history": CURVE, "constraints": {"mae": -0.001}}, "too slow"),
+    ],
+)
+def test_diagnosis_follows_from_the_curve_and_the_limits(
+    dataset: DatasetVersion, fields: dict[str, Any], kind: str
+) -> None:  # fmt: skip
+    """Each kind changes something in the configuration that it names."""
+    config = standin.config(constraint={"mae": 0.1})
+    plan = Plan.of(dataset, standin.POLICY, config, 0)
+    found = diagnose(trial_with(**fields), plan)
+    assert found.kind == kind
+    assert found.words
+    assert found.changes(plan.config) != plan.config or kind == "over-fit"
+
+
+def test_one_bad_class_gets_weight(dataset: DatasetVersion) -> None:
+    """A class that has most of the errors counts twice in the next round's loss."""
+    classes = [{"rows": 100, "recall": 0.99}, {"rows": 100, "recall": 0.6}, {"rows": 100, "recall": 0.98}]
+    named = dataset.replace(classes=("cat", "dog", "owl"))
+    plan = Plan.of(dataset, standin.POLICY, standin.config(), 0)
+    plan = type(plan)(**{**vars(plan), "dataset": named})
+    found = diagnose(trial_with(history=[{"epoch": 1, "train_loss": 0.1, "classes": classes}]), plan)
+    assert found.kind == "one bad class"
+    assert "class dog has 93% of the errors (recall 0.600)" in found.words
+    assert found.changes(plan.config)["training"]["class_weights"] == {"1": 2.0}
+
+
+# ---- warm start ----
+
+
+def test_a_new_study_starts_from_the_best_of_the_old_ones(dataset: DatasetVersion, tmp_path: Path) -> None:
+    """Best first, as ordinary trials; on resume the same ones; a changed space takes what it still knows."""
+    old = run(dataset, tmp_path / "studies" / "a", trials=6)
+    emit = Events()
+    new = run(dataset, tmp_path / "studies" / "b", trials=3, seed=1, warm_start=2, emit=emit)
+    ranked = [decisions(old)[t.number] for t in sorted(old.trials, key=lambda t: t.values["rmse"])]
+    assert decisions(new)[:2] == ranked[:2]
+    assert emit.named("search.warm_started")[0]["count"] == 2
+    longer = run(dataset, tmp_path / "studies" / "b", trials=5, seed=1, warm_start=2)
+    assert decisions(longer)[:3] == decisions(new)
+    space = {"_target_": f"{standin.HERE}.TwoPoints"}
+    changed = run(dataset, tmp_path / "studies" / "c", trials=2, space=space, warm_start=2)
+    assert len(set(decisions(changed))) == 2
+
+
+def test_studies_on_other_data_are_left_alone(dataset: DatasetVersion, tmp_path: Path) -> None:
+    """A dataset a thousand times as large, or of another task, has nothing to say."""
+    run(dataset, tmp_path / "studies" / "a", trials=2)
+    kept = tmp_path / "studies" / "a" / "best.json"
+    body = json.loads(kept.read_text())
+    for change in ({"features": {**body["features"], "rows": 9.0}, "dataset": "other"}, {"question": {"task": "classification"}}):
+        kept.write_text(json.dumps(body | change))
+        emit = Events()
+        run(dataset, tmp_path / "studies" / f"b{len(change)}", trials=1, seed=1, warm_start=2, emit=emit)
+        assert not emit.named("search.warm_started")
+    kept.write_text("{ torn")
+    run(dataset, tmp_path / "studies" / "c", trials=1, seed=1, warm_start=2)
