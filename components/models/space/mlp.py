@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,7 @@ from components.models.preprocessing import EmbedCategories, EncodeNumbers, OneH
 
 NUMERIC_EMBEDDINGS = ("none", "piecewise", "periodic")
 CATEGORICAL_EMBEDDINGS = ("learned", "one_hot")
+NEARLY_NOTHING = 0.01  # weights that are zero beside a ReLU would never change
 MOST_ONE_HOT = 256  # categories of all columns together, beyond which ones and zeros cost more than vectors
 
 
@@ -176,9 +177,23 @@ class Hidden(nn.Module):
         changed = self.rest(self.linear(features))
         return features + changed if self.shortcut else changed
 
+    def begin_as_identity(self) -> bool:
+        """Passes non-negative features on as they are, or beside a shortcut nearly adds nothing; for ReLU alone."""
+        if not isinstance(self.rest[0], nn.ReLU):
+            return False
+        matrix = self.linear.linear if isinstance(self.linear, ScaledLinear) else self.linear
+        with torch.no_grad():
+            self.linear.bias.zero_()
+            matrix.weight.copy_(matrix.weight * NEARLY_NOTHING if self.shortcut else torch.eye(*matrix.weight.shape))
+            if isinstance(self.linear, ScaledLinear):
+                self.linear.scale_out.copy_(self.linear.scale_in)  # signs, which undo themselves
+        return True
+
 
 class ScaledLinear(nn.Module):
     """One weight matrix for all members; each scales its inputs and outputs and has its own bias (BatchEnsemble)."""
+
+    axes: ClassVar = {"scale_in": ("row", "unit"), "scale_out": ("row", "out"), "bias": ("row", "out")}
 
     def __init__(self, in_width: int, width: int, members: int) -> None:
         super().__init__()
@@ -193,6 +208,8 @@ class ScaledLinear(nn.Module):
 
 class MemberLinear(nn.Module):
     """A linear layer of each member's own: [B, members, in] → [B, members, out] (without the axis for one member)."""
+
+    axes: ClassVar = {"weight": ("row", "in", "out"), "bias": ("row", "out")}
 
     def __init__(self, in_width: int, width: int, members: int) -> None:
         super().__init__()
