@@ -233,7 +233,7 @@ def test_broken_member_fails_the_contract(name: str, rule: Callable[[Make], None
         rule(lambda: build.build({"_target_": f"{BROKEN}.{name}"}))
 
 
-_MEANT = {
+_MEANT: dict[Callable[[Make], None], str] = {
     its_rungs_end_with_the_full_length: "full length",
     it_carries_on_only_what_rests: "runs already|has failed",
     a_study_of_any_length_has_a_fully_trained_trial: "trained to the end",
