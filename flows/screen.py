@@ -5,11 +5,16 @@ Everything here goes to standard error; results (a summary, `--json`) go to stan
 
 from __future__ import annotations
 
+import statistics
 import sys
 import time
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from components.journal import Event, Listener
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
 
 _quiet = False
 
@@ -37,8 +42,18 @@ def tell_waiting() -> None:
     say("the same run is at work in another process; waiting for it")
 
 
+@dataclass
+class Attempt:
+    """A trial at work: how far it is, and its value there."""
+
+    architecture: str
+    since: float
+    state: str = "starting"
+    value: float | None = None
+
+
 class Progress:
-    """What the journal has told so far: where the run is, the best trial, the last failure."""
+    """What the journal has told so far: where the run is, its trials, the best of them, the last failure."""
 
     def __init__(self) -> None:
         self.started = time.monotonic()
@@ -46,8 +61,17 @@ class Progress:
         self.stage, self.stage_started = "", self.started
         self.trials = self.failed = 0
         self.best: float | None = None
-        self.objective = ""
         self.trouble = ""
+        self.detail = ""
+        self._forget_search()
+
+    def _forget_search(self) -> None:
+        self.asked, self.done, self.workers = 0, 0, 1
+        self.objective = ""
+        self.best_number: int | None = None
+        self.running: dict[int, Attempt] = {}
+        self.resting: set[int] = set()
+        self.trial_seconds: list[float] = []
 
     def hear(self, row: Event) -> str | None:
         """Takes one event; returns the line it deserves in a log, or None."""
@@ -59,8 +83,15 @@ class Progress:
         return time.monotonic() - self.started
 
     def left(self) -> str:
-        """Time left of the budget in words, empty without one."""
-        return "" if self.budget is None else f"{clock(max(0.0, self.budget - self.elapsed))} left"
+        """Time left of the budget in words; without one, about how long the trials that are left will take; else empty."""
+        if self.budget is not None:
+            return f"{clock(max(0.0, self.budget - self.elapsed))} left"
+        if self.stage != "search" or not self.trial_seconds or not self.asked:
+            return ""
+        to_come = (self.asked - self.done) * statistics.mean(self.trial_seconds) / self.workers
+        return f"about {clock(to_come)} of trials left"
+
+    # ---- the run and its stages ----
 
     def _on_run_started(self, row: Event) -> str:
         self.started -= float(row.get("launch_seconds") or 0.0)
@@ -71,36 +102,120 @@ class Progress:
         return f"run {row['run']}: model {row['model']}{within}"
 
     def _on_stage_started(self, row: Event) -> str:
-        self.stage, self.stage_started = row["stage"], time.monotonic()
+        self.stage, self.stage_started, self.detail = row["stage"], time.monotonic(), ""
         return f"{row['stage']:<9} runs: {', '.join(row['why'][:3])}" + (" ..." if len(row["why"]) > 3 else "")
 
     def _on_stage_cached(self, row: Event) -> str:
         return f"{row['stage']:<9} cached"
 
     def _on_stage_finished(self, row: Event) -> str:
+        self.detail = ""
+        self.running.clear()
         return f"{row['stage']:<9} done in {row['seconds']:.1f} s"
 
     def _on_stage_failed(self, row: Event) -> str:
+        self.running.clear()
         return f"{row['stage']:<9} failed: {row['why'].splitlines()[0] if row['why'] else row['kind']}"
 
     def _on_stage_waiting(self, row: Event) -> str:
         return f"{row['stage']:<9} waits: {row['why']}"
 
-    def _on_trial_finished(self, row: Event) -> str:
-        self.trials += 1
-        self.best = row.get("best", self.best)
+    def _on_epoch(self, row: Event) -> None:
         value = row.get("value")
+        self.detail = f"epoch {row.get('epoch')}/{row.get('epochs')}" + (f", {value:.4f}" if isinstance(value, float) else "")
+
+    # ---- the search ----
+
+    def _on_search_opened(self, row: Event) -> str | None:
+        self._forget_search()
+        self.asked, self.done, self.objective = int(row["trials"]), int(row["finished"]), str(row.get("objective") or "")
+        open_before = int(row.get("interrupted") or 0)
+        if not (self.done or open_before):
+            return None
+        return f"{'search':<9} goes on: {self.done} of {self.asked} trials are done, {open_before} were interrupted"
+
+    def _on_search_workers(self, row: Event) -> None:
+        self.workers = max(1, int(row["workers"]))
+
+    def _on_search_waiting(self, row: Event) -> str:
+        return f"{'search':<9} waits: another process is at work on this study"
+
+    def _on_search_warm_started(self, row: Event) -> str:
+        origins = ", ".join(dict.fromkeys(str(origin) for origin in row.get("origins") or ()))
+        return f"{'search':<9} begins with {row['count']} of the best of earlier studies" + (f": {origins}" if origins else "")
+
+    def _on_search_exhausted(self, row: Event) -> str:
+        return f"{'search':<9} ends early: the space holds nothing new after {row['trials']} trials"
+
+    def _on_search_round(self, row: Event) -> str:
+        reached = ", ".join(f"{name} {value:.4f}" for name, value in row["reached"].items() if isinstance(value, float))
+        if row["met"]:
+            return f"{'round':<9} {row['round']:>3} meets the target with {reached}"
+        aim = f"; next: {row['aim']}" if row.get("aim") else ""
+        return f"{'round':<9} {row['round']:>3} {reached}, target not met, {row['diagnosis']}: {row['words']}{aim}"
+
+    def _on_supernet_trained(self, row: Event) -> None:
+        self.detail = f"supernet {row['share']:.0%} trained, loss {row['loss']:.3f}"
+
+    def _on_trial_started(self, row: Event) -> None:
+        self.detail = ""
+        self.resting.discard(row["number"])
+        self.running[row["number"]] = Attempt(str(row.get("architecture") or ""), time.monotonic())
+
+    def _on_trial_epoch(self, row: Event) -> None:
+        if attempt := self.running.get(row["number"]):
+            attempt.state = f"epoch {row['epoch']}/{row['epochs']}"
+            attempt.value = row["value"] if isinstance(row.get("value"), float) else attempt.value
+
+    def _on_trial_retried(self, row: Event) -> str:
+        self.running.pop(row["number"], None)
+        return f"{'trial':<9} {row['number']:>3} runs again: {row['reason']}"
+
+    def _on_trial_rested(self, row: Event) -> str:
+        self._ended(row)
+        self.resting.add(row["number"])
+        epochs = (row.get("trial") or {}).get("fidelity", {}).get("epochs")
+        return f"{'trial':<9} {row['number']:>3} {_figure(row.get('value'))} rests" + (f" after {epochs:g} epochs" if epochs else "")
+
+    def _on_trial_finished(self, row: Event) -> str:
+        self._ended(row)
+        self.trials += 1
         best = f", best {self.best:.4f}" if isinstance(self.best, float) else ""
-        shown = f"{value:.4f}" if isinstance(value, float) else row.get("state", "")
-        return f"{'trial':<9} {row['number']:>3} {shown}{best}  {row.get('architecture', '')} in {row.get('seconds', 0):.1f} s"
+        shown = _figure(row.get("value")) or row.get("state", "")
+        return (
+            f"{'trial':<9} {row['number']:>3} {shown}{_verdict(row)}{best}  {row.get('architecture', '')} in {row.get('seconds', 0):.1f} s"
+        )
 
     def _on_trial_failed(self, row: Event) -> str:
+        self._ended(row)
         self.failed += 1
-        self.trouble = f"trial {row['number']}: {row.get('reason', row.get('state', 'failed'))}"
-        return f"{'trial':<9} {row['number']:>3} {row.get('state', 'failed')}: {row.get('reason', '')}"
+        reason = " ".join(str(row.get("reason") or row.get("state") or "failed").split())
+        self.trouble = f"trial {row['number']}: {reason}"
+        return f"{'trial':<9} {row['number']:>3} {row.get('state', 'failed')}: {reason}"
+
+    def _ended(self, row: Event) -> None:
+        self.running.pop(row["number"], None)
+        self.resting.discard(row["number"])
+        self.asked, self.done = int(row.get("trials") or self.asked), int(row.get("finished") or self.done)
+        self.best, self.best_number = row.get("best", self.best), row.get("best_number", self.best_number)
+        self.objective = str(row.get("objective") or self.objective)
+        if row.get("seconds"):
+            self.trial_seconds.append(float(row["seconds"]))
 
     def _on_run_finished(self, row: Event) -> None:
         return None
+
+
+def _figure(value: Any) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else ""
+
+
+def _verdict(row: Event) -> str:
+    """What keeps a trial that ended from being compared: it was not carried on, or misses a constraint."""
+    if row.get("state") == "pruned":
+        return " not carried on"
+    missed = [name for name, by in ((row.get("trial") or {}).get("constraints") or {}).items() if by > 0]
+    return f" misses {', '.join(missed)}" if missed else ""
 
 
 class Lines:
@@ -116,52 +231,77 @@ class Lines:
 
 
 class Live:
-    """The same lines with a status line below them that is redrawn: stage, trials, best so far, time left."""
+    """The same lines with a picture below them that is redrawn: where the run is, the trials at work, the last failure."""
 
-    def __init__(self) -> None:
+    def __init__(self, console: Console | None = None) -> None:
         from rich.console import Console
-        from rich.status import Status
+        from rich.live import Live as Region
+        from rich.spinner import Spinner
 
-        self.console = Console(stderr=True, highlight=False)
-        self.status = Status("starting", console=self.console, spinner="dots")
+        self.console = console or Console(stderr=True, highlight=False)
         self.progress = Progress()
-        self.epoch: dict[str, Any] = {}
-        self.status.start()
+        self.spinner = Spinner("dots", style="cyan")
+        self.region = Region(console=self.console, get_renderable=self.picture, refresh_per_second=8, transient=True)
+        self.region.start()
 
     def __call__(self, row: Event) -> None:
         line = self.progress.hear(row)
-        if row["event"] == "epoch":
-            self.epoch = row
-        if row["event"] in ("stage.started", "stage.finished"):
-            self.epoch = {}
         if line:
-            self.console.print(f"[dim]{clock(self.progress.elapsed):>6}[/dim]  {_coloured(line)}", soft_wrap=True)
+            # A trial's line names its architecture, which is long: it ends at the window's edge. All else is told whole.
+            edge: dict[str, Any] = {"no_wrap": True, "overflow": "ellipsis"} if row["event"] == "trial.finished" else {"soft_wrap": True}
+            self.console.print(f"[dim]{clock(self.progress.elapsed):>6}[/dim]  {_coloured(line)}", **edge)
         if row["event"].startswith("run.") and row["event"] != "run.started":
-            self.status.stop()
-        else:
-            self.status.update(self._now())
+            self.region.stop()
 
-    def _now(self) -> str:
+    def picture(self) -> RenderableType:
+        """The region as it is now; `Live` draws it several times a second, so clocks run while nothing happens."""
+        from rich.console import Group
+        from rich.text import Text
+
+        self.spinner.update(text=Text.from_markup(self._status(), overflow="ellipsis"))
+        parts: list[Any] = [self.spinner]
+        if self.progress.running:
+            parts.append(self._attempts())
+        if self.progress.trouble:
+            parts.append(Text(f"  last failure: {self.progress.trouble}", style="yellow", no_wrap=True, overflow="ellipsis"))
+        return Group(*parts)
+
+    def _status(self) -> str:
         progress = self.progress
-        parts = [f"[bold]{progress.stage or 'starting'}[/bold]"]
-        if progress.stage == "search" and progress.trials:
-            parts.append(f"{progress.trials} trials" + (f", {progress.failed} failed" if progress.failed else ""))
-            parts.append(f"best {progress.best:.4f}" if isinstance(progress.best, float) else "")
-            parts.append(f"[yellow]{progress.trouble}[/yellow]" if progress.trouble else "")
-        if self.epoch and progress.stage != "search":
-            value = self.epoch.get("value")
-            parts.append(
-                f"epoch {self.epoch.get('epoch')}/{self.epoch.get('epochs')}" + (f", {value:.4f}" if isinstance(value, float) else "")
+        parts = [f"[bold]{progress.stage or 'starting'}[/bold]", *(self._trials() if progress.stage == "search" else [])]
+        return " · ".join(part for part in [*parts, progress.detail, progress.left()] if part)
+
+    def _trials(self) -> list[str]:
+        progress = self.progress
+        told = [f"{progress.done} of {progress.asked} trials"] if progress.asked else []
+        told += [f"{progress.failed} failed"] if progress.failed else []
+        told += [f"{len(progress.resting)} resting"] if progress.resting else []
+        best = f"best {progress.objective} {progress.best:.4f}" if isinstance(progress.best, float) else ""
+        return [", ".join(told), best + (f" (trial {progress.best_number})" if best and progress.best_number is not None else "")]
+
+    def _attempts(self) -> RenderableType:
+        """One row a trial at work, as many as a third of the window holds."""
+        from rich.table import Table
+
+        table = Table.grid(padding=(0, 2), expand=True)
+        for width in (10, 12, 7, 6, None):
+            table.add_column(no_wrap=True, overflow="ellipsis", min_width=width, ratio=1 if width is None else None, justify="left")
+        most, now = max(2, self.console.height // 3), time.monotonic()
+        attempts = sorted(self.progress.running.items())
+        for number, found in attempts[:most]:
+            table.add_row(
+                f"  trial {number}", found.state, _figure(found.value), clock(now - found.since), found.architecture, style="cyan"
             )
-        parts.append(progress.left())
-        return " · ".join(part for part in parts if part)
+        if len(attempts) > most:
+            table.add_row(f"  and {len(attempts) - most} more")
+        return table
 
 
 def _coloured(line: str) -> str:
     from rich.markup import escape
 
     head, _, rest = line.partition(" ")
-    colour = "red" if "failed" in rest else "green" if "done" in rest or "cached" in rest else "cyan"
+    colour = "red" if "failed" in rest or "killed" in rest else "green" if "done" in rest or "cached" in rest else "cyan"
     return f"[{colour}]{escape(head)}[/{colour}] {escape(rest)}"
 
 

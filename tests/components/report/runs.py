@@ -179,7 +179,7 @@ def halving_run(folder: Path) -> ReportedRun:
     config = {
         **CONFIG, "constraint": {"num_parameters": MOST_PARAMETERS, "macs": None}, "objective": list(objectives),
         "strategy": {"_target_": "components.search.strategy.random.RandomStrategy"},
-        "scheduler": {"_target_": "components.search.scheduler.asha.Asha"},
+        "scheduler": {"_target_": "components.search.scheduler.asha.ASHA"},
     }  # fmt: skip
     return ReportedRun(run=_run("digits"), records={"version": dataset, "search": result}, config=config)
 

@@ -1,0 +1,142 @@
+"""What a person sees of a search while it works: heard from the journal of real searches that go well, badly and in rounds."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from components.artifacts import DatasetVersion, SearchResult, Trial
+from components.journal import Event, Journal
+from components.search.search import search
+from components.workspace import Workspace
+from flows import screen
+from tests.components.search import standin
+from tests.components.search.conftest import light_workers
+
+__all__ = ["light_workers"]
+ERASE_LINE = "\x1b[2K"
+pytestmark = pytest.mark.usefixtures("light_workers")
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> DatasetVersion:
+    return standin.curve(tmp_path / "data")
+
+
+class Unlucky:
+    """An evaluator that fails its first three trials in a way of their own and fits the others."""
+
+    offers: frozenset[str] = frozenset()
+    needs: frozenset[str] = frozenset()
+    keeps_weights = False
+
+    def evaluate(self, task: Any, scratch: Path, *, emit: Any) -> Trial:
+        if task.number == 1:
+            raise MemoryError("no room for 9 GiB")
+        if task.number == 2:
+            raise KeyError("our own mistake")
+        trial = standin.fit_curve(task.dataset, task.policy, task.candidate, task.config, task.number, scratch, emit=emit)
+        return trial.replace(values={**trial.values, "rmse": float("nan")}) if task.number == 0 else trial
+
+
+class Watcher:
+    """Sits before a live view of 100 columns and keeps what it shows after every event."""
+
+    def __init__(self) -> None:
+        self.printed = io.StringIO()
+        self.live = screen.Live(Console(file=self.printed, force_terminal=True, width=100, height=40, color_system=None, highlight=False))
+        self.frames: list[str] = []
+
+    def __call__(self, row: Event) -> None:
+        self.live(row)
+        with self.live.console.capture() as shown:
+            self.live.console.print(self.live.picture())
+        self.frames.append(shown.get())
+
+
+def watched(dataset: DatasetVersion, folder: Path, **settings: Any) -> tuple[SearchResult, Watcher, list[str]]:
+    """A real search: its result, who watched the live view, and the lines of a log."""
+    watcher, log = Watcher(), screen.Progress()
+    lines: list[str] = []
+    journal = Journal(folder / "journal.jsonl", (watcher, lambda row: lines.append(log.hear(row) or "")))
+    journal.write("run.started", run="r", model="curve", budget=90.0)
+    journal.write("stage.started", stage="search", why=["never ran for this model"])
+    work = Workspace(out=folder / "out", scratch=folder / "study", emit=journal.write)
+    result = search(dataset, standin.POLICY, standin.config(**settings), work)
+    journal.write("run.finished")
+    return result, watcher, [line for line in lines if line]
+
+
+def test_a_search_that_goes_wrong_says_so_while_it_runs(dataset: DatasetVersion, tmp_path: Path) -> None:
+    """Trials at work with their state, how many are done and failed, the best so far, time left, and why the last one failed.
+
+    The region is never wider than the window, and nothing of it stays after the run."""
+    result, watcher, lines = watched(dataset, tmp_path, trials=5, workers=2, evaluator={"_target_": f"{__name__}.Unlucky"})
+    failed = [trial for trial in result.trials if trial.state == "failed"]
+    assert {trial.cause for trial in failed} == {"nan", "oom", "bug"}
+    for trial in failed:
+        assert sum(trial.reason in line for line in lines) == 1, trial.reason
+        told = f"last failure: trial {trial.number}: {trial.reason}"
+        assert any(told in frame for frame in watcher.frames), told
+    last = watcher.frames[-2]
+    assert f"5 of 5 trials, 3 failed · best rmse {result.best_trial.values['rmse']:.4f} (trial {result.best_number})" in last
+    assert " s left" in last
+    at_work = [line for frame in watcher.frames for line in frame.splitlines() if line.startswith("  trial ")]
+    assert any("kind=" in line for line in at_work)
+    assert {line.split()[1] for line in at_work} == {str(number) for number in range(5)}
+    assert all(len(line) <= 100 for frame in watcher.frames for line in frame.splitlines())
+    assert not watcher.live.region.is_started
+    assert watcher.printed.getvalue().rstrip().endswith(ERASE_LINE)
+
+
+def test_a_trial_that_rests_is_neither_done_nor_at_work(dataset: DatasetVersion, tmp_path: Path) -> None:
+    """With a scheduler: resting trials are counted, those that are never carried on say so, with the epochs they had."""
+    settings = {"trials": 7, "workers": 1, "evaluator": {"_target_": f"{standin.HERE}.Descending"}, "epochs": 9}
+    scheduler = {"_target_": "components.search.scheduler.asha.ASHA"}
+    result, watcher, lines = watched(dataset, tmp_path, scheduler=scheduler, **settings)
+    pruned = [trial for trial in result.trials if trial.state == "pruned"]
+    assert pruned
+    assert any(" resting · best rmse" in frame for frame in watcher.frames)
+    assert any("rests after 1 epochs" in line or "rests after 3 epochs" in line for line in lines)
+
+
+def test_without_a_budget_the_time_left_is_estimated() -> None:
+    """From the trials so far, their number and how many run at once."""
+    progress = screen.Progress()
+    for row in (
+        {"event": "stage.started", "stage": "search", "why": []},
+        {"event": "search.opened", "trials": 10, "finished": 0, "interrupted": 0, "objective": "accuracy"},
+        {"event": "search.workers", "workers": 2},
+        {"event": "trial.started", "number": 0},
+    ):
+        progress.hear(row)
+    assert progress.left() == ""
+    progress.hear({"event": "trial.finished", "number": 0, "state": "complete", "value": 0.9, "best": 0.9, "seconds": 4.0, "finished": 1})
+    assert progress.left() == "about 18 s of trials left"
+
+
+def test_rounds_and_warm_starts_are_told_in_a_line() -> None:
+    """What a round reached, what stood in the way, how the next is aimed; which studies the first candidates come from."""
+    progress = screen.Progress()
+    row = {"event": "search.round", "round": 1, "target": {"accuracy": 0.99}, "reached": {"accuracy": 0.962}, "met": False}
+    missed = progress.hear(
+        {**row, "diagnosis": "under-fit", "words": "training loss is close to validation loss", "aim": "larger networks"}
+    )
+    assert (
+        missed
+        == "round       1 accuracy 0.9620, target not met, under-fit: training loss is close to validation loss; next: larger networks"
+    )
+    assert progress.hear({**row, "round": 2, "met": True}) == "round       2 meets the target with accuracy 0.9620"
+    begun = progress.hear({"event": "search.warm_started", "count": 3, "origins": ["digits", "digits", "mnist"]})
+    assert begun == "search    begins with 3 of the best of earlier studies: digits, mnist"
+
+
+def test_a_study_that_goes_on_says_where_it_stands() -> None:
+    """After a kill: how many trials are done, how many were interrupted. A new study needs no such line."""
+    opened = {"event": "search.opened", "trials": 16, "finished": 5, "interrupted": 2, "objective": "accuracy"}
+    assert screen.Progress().hear(opened) == "search    goes on: 5 of 16 trials are done, 2 were interrupted"
+    assert screen.Progress().hear({**opened, "finished": 0, "interrupted": 0}) is None
