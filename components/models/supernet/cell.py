@@ -1,0 +1,83 @@
+"""The supernet of NAS-Bench-201's cells: on every edge all operations, with weights of their own in every cell.
+
+Legend: B rows, E edges of a cell, O operations, K outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from components.artifacts import JSON, InputField
+from components.models.cells import EDGES, LAST, OPERATIONS, Closing, last_channels, live_edges, macro, operation, operations_of
+from components.models.layers import Layer
+from components.models.preprocessing import ScaleImage
+from components.models.supernet.interface import use_batch_statistics
+
+Terms = Sequence[Sequence[tuple[str, Tensor | None]]]
+"""For each edge its operations with their weights (None: 1); an edge without any is cut."""
+
+
+class CellSupernet(nn.Module):
+    """All cells at once, in a skeleton small enough for minutes on one core: ranking cells needs less than training one."""
+
+    def __init__(
+        self,
+        image: InputField,
+        num_outputs: int,
+        *,
+        operations: Sequence[str] = OPERATIONS,
+        channels: int = 16,
+        cells: int = 1,
+        largest_side: int = 16,
+    ) -> None:
+        super().__init__()
+        self.operations = tuple(operations)
+        self.choices = tuple(f"arch.edge{edge}" for edge in range(len(EDGES)))
+        layers = macro(
+            image, lambda width: Layer.of(MixedCell, self.operations, width), channels=channels, cells=cells, largest_side=largest_side
+        )
+        self.scale = ScaleImage(image)
+        self.features = nn.ModuleList(layer.build() for layer in layers)
+        self.last = Closing(last_channels(layers, channels), num_outputs)
+        use_batch_statistics(self)
+
+    def forward(self, architecture: JSON, image: Tensor) -> Tensor:
+        """Logits [B, K] of one cell."""
+        operations = operations_of(architecture["cell"])
+        live = live_edges(operations)
+        return self._run([[(op, None)] if edge in live else [] for edge, op in enumerate(operations)], image)
+
+    def mixture(self, weights_EO: Tensor, image: Tensor) -> Tensor:
+        """Logits [B, K] of a weighted mixture; `none` adds nothing, so it only takes weight from the others."""
+        held = weights_EO.detach() != 0
+        terms = [
+            [(op, weights_EO[edge, place]) for place, op in enumerate(self.operations) if op != "none" and held[edge, place]]
+            for edge in range(len(EDGES))
+        ]
+        return self._run(terms, image)
+
+    def _run(self, terms: Terms, image: Tensor) -> Tensor:
+        features = self.scale(image)
+        for layer in self.features:
+            features = layer(features, terms) if isinstance(layer, MixedCell) else layer(features)
+        return self.last(features)
+
+
+class MixedCell(nn.Module):
+    """A cell with all operations on every edge, `[B, C, H, W] → [B, C, H, W]`."""
+
+    def __init__(self, operations: Sequence[str], channels: int) -> None:
+        super().__init__()
+        edges = ({op: operation(op, channels, affine=False) for op in operations if op != "none"} for _ in EDGES)
+        self.edges = nn.ModuleList(nn.ModuleDict(edge) for edge in edges)
+
+    def forward(self, features: Tensor, terms: Terms) -> Tensor:
+        nodes: dict[int, Tensor] = {0: features}
+        for edge, (origin, end), weighted in zip(self.edges, EDGES, terms):
+            for op, weight in weighted if origin in nodes else ():
+                term = edge[op](nodes[origin])
+                term = term if weight is None else weight * term
+                nodes[end] = nodes[end] + term if end in nodes else term
+        return nodes.get(LAST, features * 0.0)

@@ -1,0 +1,276 @@
+"""Trains the shared weights of a supernet, candidate by candidate, and judges candidates by them on rows held out.
+
+What a step does follows from (seed, step) and the weights before it, so a training that was killed goes on from its last
+checkpoint as if nothing had happened. Legend: B rows of a batch, K outputs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from components.artifacts import JSON, AugmentationPolicy, DatasetVersion
+from components.build import build
+from components.errors import UsageError
+from components.training.batches import Rows, load_rows, seed_of
+from components.training.checkpoint import SafeCheckpointIO, read_checkpoint
+from components.training.failure import DivergedError
+from components.training.schedule import Progress, rate
+
+TRAINED_SHARE = 0.85  # of the given time; the rest is for judging
+CHECKPOINT_SECONDS = 20.0  # a kill loses at most so much
+REPORT_EVERY = 0.02  # of the steps
+JUDGED_BATCH = 128  # rows whose statistics normalise each other when candidates are judged
+STRENGTH = 1.0  # of the augmentation: shared weights see few rows very often
+MOMENTUM, CLIP = 0.9, 5.0  # as in DARTS (Liu et al., ICLR 2019)
+
+Forward = Callable[..., Tensor]
+"""From the raw inputs to logits [B, K]: a candidate, or a mixture of them, in a supernet."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How shared weights are trained: passes over the rows, and SGD with a cosine schedule. `holdout` is the share of the
+    training rows that judge candidates, beside the validation rows, and train nothing."""
+
+    epochs: int = 120
+    batch_size: int = 64
+    learning_rate: float = 0.1
+    weight_decay: float = 5e-4
+    holdout: float = 0.3
+
+    def checked(self, section: str = "strategy") -> Recipe:
+        """The recipe itself. Raises `UsageError`."""
+        for name, value in (("epochs", self.epochs), ("batch_size", self.batch_size)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise UsageError(f"{section}.{name} must be a whole number of at least 1, got {value!r}")
+        if not self.learning_rate > 0:
+            raise UsageError(f"{section}.learning_rate must be above 0, got {self.learning_rate!r}")
+        if not 0 < self.holdout < 1:
+            raise UsageError(f"{section}.holdout is a share of the training rows between 0 and 1, got {self.holdout!r}")
+        return self
+
+
+class Curriculum(Protocol):
+    """What is trained at a step, and what a strategy does after it."""
+
+    def forwards(self, step: int, progress: float) -> Sequence[Forward]:
+        """What the step runs, each on a batch of its own; their gradients are averaged."""
+        ...
+
+    def after_step(self, step: int, progress: float) -> None: ...
+
+    def state(self) -> JSON:
+        """What a checkpoint must hold of it: tensors and plain values."""
+        ...
+
+    def restore(self, state: JSON) -> None: ...
+
+
+@dataclass(frozen=True)
+class Data:
+    """The rows that train weights, those that tune architecture weights and those that judge candidates, none of them
+    the same; `vary` is the augmentation."""
+
+    dataset: DatasetVersion
+    trained: Rows
+    tuned: Rows
+    judged: Rows
+    vary: Callable[..., tuple[dict[str, Tensor], Tensor]]
+
+    @classmethod
+    def of(
+        cls, dataset: DatasetVersion, policy: AugmentationPolicy, holdout: float, rows: int | None, seed: int, *, tuned: float = 0.0
+    ) -> Data:  # fmt: skip
+        """Holds a share of the training rows out by `seed`; the share `tuned` of those and the validation rows tunes, the
+        rest judges. With `rows` only so many training rows are used."""
+        train, validation = load_rows(dataset, "train", limit=rows, seed=seed), load_rows(dataset, "validation")
+        generator = torch.Generator().manual_seed(seed_of(seed, "holdout"))
+        order = torch.randperm(len(train), generator=generator)
+        held = max(1, round(holdout * len(train)))
+        rest = _joined(_taken(train, order[:held]), validation)
+        mixed = torch.randperm(len(rest), generator=generator)
+        cut = round(tuned * len(rest))
+        return cls(dataset, _taken(train, order[held:]), _taken(rest, mixed[:cut]), _taken(rest, mixed[cut:]), build(policy.config))
+
+    def loss(self, forward: Forward, fields: dict[str, Tensor], targets: Tensor) -> Tensor:
+        """Cross-entropy, or the squared error of standardised targets."""
+        outputs = forward(*(as_float(fields[field.name]) for field in self.dataset.inputs))
+        if self.dataset.task == "classification":
+            return F.cross_entropy(outputs, targets)
+        return F.mse_loss(outputs.squeeze(-1), targets)
+
+    @torch.no_grad()
+    def worth(self, forward: Forward, index: Tensor) -> Tensor:
+        """For each judged row the probability of its class, or the negative error: higher is better.
+
+        The mean probability is the accuracy of a guess drawn from what the network believes. Where labels have no
+        meaning it is 1/K for every candidate, however sure of itself; a log-loss would punish the sure ones.
+        """
+        fields, targets = self.judged.at(index)
+        outputs = forward(*(as_float(fields[field.name]) for field in self.dataset.inputs))
+        if self.dataset.task == "classification":
+            return outputs.softmax(dim=1).gather(1, targets[:, None]).squeeze(1)
+        return -(outputs.squeeze(-1) - targets).abs()
+
+
+def supernet_of(space: Any, dataset: DatasetVersion, seed: int) -> Any:
+    """The space's supernet with initial weights drawn from `seed`; the global generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of(seed, "supernet"))
+        return space.supernet(dataset)
+
+
+def as_float(values: Tensor) -> Tensor:
+    return values.to(torch.float32) if values.dtype == torch.uint8 else values
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread: small networks are slower on more, and the order of sums is the same everywhere."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def train(
+    supernet: nn.Module,
+    data: Data,
+    curriculum: Curriculum,
+    recipe: Recipe,
+    *,
+    seed: int,
+    seconds: float | None,
+    checkpoint: Path,
+    emit: Callable[..., Any],
+) -> JSON:
+    """Trains in place; returns steps, seconds and the last training loss. Raises `DivergedError`."""
+    loop = _Loop(supernet, data, curriculum, recipe, seed, seconds, checkpoint)
+    loop.resume()
+    while not loop.progress.is_over:
+        loop.step()
+        loop.report(emit)
+        loop.save_if_due()
+    loop.save()
+    return {"steps": loop.progress.steps, "seconds": round(loop.progress.total_seconds, 1), "train_loss": round(loop.mean_loss, 4)}
+
+
+class _Loop:
+    def __init__(
+        self, supernet: nn.Module, data: Data, curriculum: Curriculum, recipe: Recipe, seed: int, seconds: float | None, checkpoint: Path
+    ) -> None:  # fmt: skip
+        self.supernet, self.data, self.curriculum, self.recipe = supernet, data, curriculum, recipe
+        self.seed, self.checkpoint = seed, checkpoint
+        self.optimizer = torch.optim.SGD(
+            supernet.parameters(), lr=recipe.learning_rate, momentum=MOMENTUM, weight_decay=recipe.weight_decay, nesterov=True
+        )
+        self.batches = _Batches(data.trained, recipe.batch_size, seed)
+        self.per_step = len(curriculum.forwards(0, 0.0))
+        total = math.ceil(recipe.epochs * len(self.batches) / self.per_step)
+        self.progress = Progress(total_steps=max(1, total), seconds=seconds and TRAINED_SHARE * seconds)
+        self.mean_loss, self._saved_at, self._reported = math.nan, time.monotonic(), 0.0
+
+    def step(self) -> None:
+        step, progress = self.progress.steps, self.progress.value
+        generator = torch.Generator().manual_seed(seed_of(self.seed, "step", step))
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.recipe.learning_rate * rate(progress)
+        self.optimizer.zero_grad()
+        for place, forward in enumerate(self.curriculum.forwards(step, progress)):
+            self._backward(forward, self.batches.at(step * self.per_step + place), generator)
+        nn.utils.clip_grad_norm_(self.supernet.parameters(), CLIP)
+        self.optimizer.step()
+        self.curriculum.after_step(step, progress)
+        self.progress.steps += 1
+
+    def _backward(self, forward: Forward, batch: tuple[dict[str, Tensor], Tensor], generator: torch.Generator) -> None:
+        fields, targets = batch
+        fields = {name: as_float(values) for name, values in fields.items()}
+        fields, targets = self.data.vary(fields, targets, generator, STRENGTH)
+        loss = self.data.loss(forward, fields, targets)
+        value = loss.item()
+        if not math.isfinite(value):
+            raise DivergedError(
+                f"the supernet's training loss became {value} in step {self.progress.steps + 1}; lower strategy.learning_rate"
+            )
+        self.mean_loss = value if math.isnan(self.mean_loss) else 0.99 * self.mean_loss + 0.01 * value
+        (loss / self.per_step).backward()
+
+    def report(self, emit: Callable[..., Any]) -> None:
+        done = self.progress.value
+        if done >= 1 or done - self._reported >= REPORT_EVERY:
+            self._reported = done
+            emit("progress", share=round(done, 3), loss=round(self.mean_loss, 4), seconds=round(self.progress.total_seconds, 1))
+
+    # ---- checkpoints ----
+
+    def save_if_due(self) -> None:
+        if time.monotonic() - self._saved_at >= CHECKPOINT_SECONDS:
+            self.save()
+
+    def save(self) -> None:
+        progress = {"steps": self.progress.steps, "elapsed": self.progress.total_seconds, "progress": self.progress.value}
+        state = {
+            "weights": self.supernet.state_dict(), "optimizer": self.optimizer.state_dict(), "curriculum": self.curriculum.state(),
+            "progress": progress, "mean_loss": self.mean_loss,
+        }  # fmt: skip
+        SafeCheckpointIO().save_checkpoint(state, self.checkpoint)
+        self._saved_at = time.monotonic()
+
+    def resume(self) -> None:
+        """Goes on from the checkpoint, if a readable one is there."""
+        try:
+            kept = read_checkpoint(self.checkpoint) if self.checkpoint.exists() else None
+        except ValueError as error:
+            warnings.warn(f"{error}; the supernet's training starts anew", stacklevel=2)
+            return
+        if kept is None:
+            return
+        self.supernet.load_state_dict(kept["weights"])
+        self.optimizer.load_state_dict(kept["optimizer"])
+        self.curriculum.restore(kept["curriculum"])
+        self.progress.resume(**kept["progress"])
+        self.mean_loss = kept["mean_loss"]
+
+
+class _Batches:
+    """The batches of an endless training by their number; each epoch has an order of its own."""
+
+    def __init__(self, rows: Rows, batch_size: int, seed: int) -> None:
+        self._epoch = -1
+        self._order: Tensor = torch.empty(0, dtype=torch.long)
+        self._rows, self._seed = rows, seed
+        self._size = max(1, min(batch_size, len(rows)))
+
+    def __len__(self) -> int:
+        return len(self._rows) // self._size
+
+    def at(self, number: int) -> tuple[dict[str, Tensor], Tensor]:
+        epoch, place = divmod(number, len(self))
+        if epoch != self._epoch:
+            generator = torch.Generator().manual_seed(seed_of(self._seed, "order", epoch))
+            self._order, self._epoch = torch.randperm(len(self._rows), generator=generator), epoch
+        return self._rows.at(self._order[place * self._size : (place + 1) * self._size])
+
+
+def _taken(rows: Rows, index: Tensor) -> Rows:
+    fields, targets = rows.at(index)
+    return Rows(fields=fields, targets=targets)
+
+
+def _joined(one: Rows, other: Rows) -> Rows:
+    fields = {name: torch.cat([values, other.fields[name]]) for name, values in one.fields.items()}
+    return Rows(fields=fields, targets=torch.cat([one.targets, other.targets]))
