@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import statistics
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from components.journal import Event, Listener
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
+REDRAW_SECONDS = 0.125
 _quiet = False
 
 
@@ -241,20 +243,37 @@ class Live:
         self.console = console or Console(stderr=True, highlight=False)
         self.progress = Progress()
         self.spinner = Spinner("dots", style="cyan")
-        self.region = Region(console=self.console, get_renderable=self.picture, refresh_per_second=8, transient=True)
+        self.region = Region(console=self.console, get_renderable=self.picture, auto_refresh=False, transient=True)
+        # Rich's own refreshing thread may draw between the two halves of a line's printing, which then overwrites a line
+        # when the region's height has changed: so both are done under one lock here.
+        self.lock, self.over = threading.Lock(), threading.Event()
         self.region.start()
+        threading.Thread(target=self._redraw, name="screen", daemon=True).start()
 
     def __call__(self, row: Event) -> None:
-        line = self.progress.hear(row)
-        if line:
-            # A trial's line names its architecture, which is long: it ends at the window's edge. All else is told whole.
-            edge: dict[str, Any] = {"no_wrap": True, "overflow": "ellipsis"} if row["event"] == "trial.finished" else {"soft_wrap": True}
-            self.console.print(f"[dim]{clock(self.progress.elapsed):>6}[/dim]  {_coloured(line)}", **edge)
-        if row["event"].startswith("run.") and row["event"] != "run.started":
-            self.region.stop()
+        with self.lock:
+            if line := self.progress.hear(row):
+                self._print(line, is_long=row["event"] == "trial.finished")
+            if row["event"].startswith("run.") and row["event"] != "run.started":
+                self.over.set()
+                self.region.stop()
+            elif not self.over.is_set():
+                self.region.refresh()
+
+    def _print(self, line: str, *, is_long: bool) -> None:
+        """A trial's line names its architecture, which is long: it ends at the window's edge. All else is told whole."""
+        edge: dict[str, Any] = {"no_wrap": True, "overflow": "ellipsis"} if is_long else {"soft_wrap": True}
+        self.console.print(f"[dim]{clock(self.progress.elapsed):>6}[/dim]  {_coloured(line)}", **edge)
+
+    def _redraw(self) -> None:
+        """Clocks run while nothing happens."""
+        while not self.over.wait(REDRAW_SECONDS):
+            with self.lock:
+                if not self.over.is_set():
+                    self.region.refresh()
 
     def picture(self) -> RenderableType:
-        """The region as it is now; `Live` draws it several times a second, so clocks run while nothing happens."""
+        """The region as it is now."""
         from rich.console import Group
         from rich.text import Text
 
