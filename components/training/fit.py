@@ -98,7 +98,7 @@ def fit(
         label_smoothing=hyperparameters.get("label_smoothing", 0.0), policy=policy,
         strength=hyperparameters.get("augmentation_strength", 0.0), validation=validation, objective=objective, progress=progress,
         epochs=epochs, train_rows=len(train), seed=seed, clip=float(training["clip"]), ema=float(training["ema"]), emit=emit,
-        teacher=teacher, distiller=distiller,
+        teacher=teacher, distiller=distiller, class_weights=training.get("class_weights"),
     )  # fmt: skip
     _run(learner, loader, epochs, scratch, numerics, str(training["accelerator"]))
     return _result(learner, loader, rest)

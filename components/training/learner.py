@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import lightning
@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from components import metrics
 from components.artifacts import JSON, DatasetVersion
+from components.errors import UsageError
 from components.training.batches import Rows, seed_of
 from components.training.failure import DivergedError
 from components.training.schedule import Progress, rate
@@ -28,6 +29,7 @@ AVERAGED_SHARE = 0.05
 VALIDATION_BATCH = 512
 # A validation pass may cost this share of the training between two of them (a training step costs about 3 forward passes).
 VALIDATION_SHARE = 0.15
+MOST_CLASSES = 100  # of which a history's last row tells each one's recall
 
 
 class Learner(lightning.LightningModule):
@@ -54,6 +56,7 @@ class Learner(lightning.LightningModule):
         emit: Callable[..., Any],
         teacher: nn.Module | None = None,
         distiller: Callable[..., Tensor] | None = None,
+        class_weights: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
         self.network, self.averaged = network, copy.deepcopy(network).eval().requires_grad_(False)
@@ -69,6 +72,7 @@ class Learner(lightning.LightningModule):
         self.best_objective = math.nan
         self.is_finished = False
         self._losses: list[Tensor] = []
+        self._weights = [weights_of(class_weights, dataset)] if class_weights else [None]  # in a list: not part of this module's state
         self._average = Average(self.averaged, network, ema)
 
     # ---- training ---------------------------------------------------------------------------------------------
@@ -120,7 +124,7 @@ class Learner(lightning.LightningModule):
 
     def _hard_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         if self.dataset.task == "classification":
-            return F.cross_entropy(outputs, targets, label_smoothing=self.label_smoothing)
+            return F.cross_entropy(outputs, targets, weight=self._weights[0], label_smoothing=self.label_smoothing)
         return F.mse_loss(outputs.squeeze(-1), targets)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
@@ -155,6 +159,8 @@ class Learner(lightning.LightningModule):
             row |= self.judge()
             # The last pass must fit into the time limit as well.
             self.progress.reserve = max(self.progress.reserve, 1.5 * (self.progress.session_seconds - before))
+            if self.is_finished and 2 < len(self.dataset.classes) <= MOST_CLASSES:
+                row["classes"] = recalls(predict(self.averaged, self.dataset, self.validation), self.validation.targets.numpy())
         row["seconds"] = round(self.progress.total_seconds, 3)
         self.history.append(row)
         self.emit("epoch", epoch=row["epoch"], epochs=self.epochs, value=row.get(self.objective), seconds=row["seconds"])
@@ -189,6 +195,25 @@ class Learner(lightning.LightningModule):
         self.progress.resume(steps=kept["steps"], elapsed=kept["elapsed"], progress=kept["progress"])
         self.history, self.best, self.best_metrics = list(kept["history"]), kept["best"], kept["best_metrics"]
         self.best_objective, self.is_finished = kept["best_objective"], kept["is_finished"]
+
+
+def weights_of(given: Mapping[str, float], dataset: DatasetVersion) -> Tensor:
+    """The weight of each class in the loss [K]: 1 unless `given`, by the class's index. Raises `UsageError`."""
+    weights = torch.ones(dataset.num_outputs)
+    for index, weight in given.items():
+        if not str(index).isdigit() or int(index) >= len(dataset.classes) or not float(weight) > 0:
+            raise UsageError(
+                f"training.class_weights maps class indices from 0 to {len(dataset.classes) - 1} to positive numbers, got {index}: {weight}"
+            )
+        weights[int(index)] = float(weight)
+    return weights
+
+
+def recalls(probabilities_NK: np.ndarray, targets_N: np.ndarray) -> list[JSON]:
+    """Rows and recall of each class, in the order of the classes."""
+    counts_KK = metrics.confusion(probabilities_NK, targets_N)
+    rows_K = counts_KK.sum(axis=1)
+    return [{"rows": int(n), "recall": round(float(hit) / max(int(n), 1), 4)} for n, hit in zip(rows_K, counts_KK.diagonal())]
 
 
 def parameter_groups(network: nn.Module) -> list[JSON]:

@@ -236,3 +236,15 @@ def test_wrong_settings_are_named(tmp_path: Path) -> None:
         train(dataset, training={"ema": 1.5})
     with pytest.raises(UsageError, match="at least 1 epoch"):
         train(dataset, epochs=0)
+
+
+def test_a_weighted_class_is_missed_less(tmp_path: Path) -> None:
+    """Fifty times the weight in the loss draws predictions to that class; the last row tells each class's recall."""
+    dataset = tiny.stripes(tmp_path / "data")
+    plain, weighted = (train(dataset, epochs=1, training={"class_weights": w}) for w in ({}, {"1": 50.0}))
+    counts = [predict(f.network, dataset, load_rows(dataset, "validation")).argmax(1).tolist().count(1) for f in (plain, weighted)]
+    assert counts[1] > counts[0]
+    if len(dataset.classes) > 2:
+        assert [row["rows"] for row in plain.history[-1]["classes"]] == torch.bincount(load_rows(dataset, "validation").targets).tolist()
+    with pytest.raises(UsageError, match="class_weights maps class indices from 0 to"):
+        train(dataset, epochs=1, training={"class_weights": {"99": 2.0}})
