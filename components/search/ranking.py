@@ -3,6 +3,7 @@ log-loss, then by fewer parameters, then by who came first."""
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Iterable, Sequence
 
@@ -71,15 +72,21 @@ def costs(values: Sequence[Values], violations: Sequence[float]) -> list[float]:
 
 def _by_dominance(rows: Sequence[Values]) -> list[float]:
     ranks = [0.0] * len(rows)
-    left = set(range(len(rows)))
-    level = 0
-    while left:
-        front = [i for i in left if not any(dominates(rows[j], rows[i]) for j in left if j != i)]
+    for level, front in enumerate(_fronts(rows)):
         for i, crowding in zip(front, _crowding([rows[i] for i in front])):
             ranks[i] = level + 0.5 / (1.0 + crowding)
-        left -= set(front)
-        level += 1
     return ranks
+
+
+def _fronts(rows: Sequence[Values]) -> list[list[int]]:
+    """The places of the rows, front by front (Zhang et al., "An Efficient Approach to Nondominated Sorting", 2015)."""
+    fronts: list[list[int]] = []
+    for i in sorted(range(len(rows)), key=lambda i: rows[i]):  # so whoever dominates a row comes before it
+        level = bisect.bisect_left(fronts, True, key=lambda front: not any(dominates(rows[j], rows[i]) for j in reversed(front)))
+        if level == len(fronts):
+            fronts.append([])
+        fronts[level].append(i)
+    return [sorted(front) for front in fronts]
 
 
 def _crowding(front: Sequence[Values]) -> list[float]:
@@ -90,7 +97,7 @@ def _crowding(front: Sequence[Values]) -> list[float]:
         spread = front[order[-1]][axis] - front[order[0]][axis]
         distance[order[0]] = distance[order[-1]] = math.inf
         for before, at, after in zip(order, order[1:], order[2:]):
-            distance[at] += (front[after][axis] - front[before][axis]) / spread if spread else 0.0
+            distance[at] += (front[after][axis] - front[before][axis]) / spread if 0 < spread < math.inf else 0.0
     return distance
 
 

@@ -59,3 +59,11 @@ def test_running_and_failed_trials_are_told_apart() -> None:
     assert [found[n].is_running for n in range(3)] == [False, True, True]
     assert [found[n].is_over for n in range(3)] == [True, False, False]
     assert found[2].costs == {}
+
+
+def test_an_infinite_objective_is_last_and_nothing_is_undefined() -> None:
+    """A latency that could not be measured does not make the order of the others undefined."""
+    rows = {0: (0.1, math.inf), 1: (0.2, 3.0), 2: (0.3, 2.0), 3: (0.5, 1.0), 4: (0.6, math.inf)}
+    cost = {s.number: s.costs[0] for s in standings_of({n: {0: Mark(v)} for n, v in rows.items()})}
+    assert not any(map(math.isnan, cost.values()))
+    assert cost[4] == max(cost.values())
