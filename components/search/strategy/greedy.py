@@ -1,0 +1,110 @@
+"""Local search: a neighbour of the best candidate, again and again; a simple baseline that is hard to beat.
+
+White et al., "Local Search is State of the Art for Neural Architecture Search Benchmarks", 2020. Once all neighbours of
+the best have been tried, it starts somewhere else. A number has no end of neighbours: they are tried in steps that
+become smaller, as in a pattern search.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from random import Random
+from typing import Any
+
+from optuna.samplers import BaseSampler
+
+from components.errors import UsageError
+from components.models.points import STEP, Point, has_few, others
+from components.search.problem import PointSampler, Problem, Told, assessed, keys_of, unseen
+
+SHRINK = 0.5  # of the step, each time that all numbers of a candidate were changed up and down in vain
+
+Move = tuple[str, Any]
+
+
+class Greedy:
+    """Random for `startup` trials, then untried neighbours of the best one since; random again once it has none left.
+
+    Each number of a candidate is changed up and down `rounds` times. Raises `UsageError` for a number below 1.
+    """
+
+    learns = True
+    objectives = "many"
+    needs: frozenset[str] = frozenset()
+
+    def __init__(self, *, startup: int = 3, rounds: int = 3) -> None:
+        for name, value in (("startup", startup), ("rounds", rounds)):
+            if value < 1:
+                raise UsageError(f"strategy.{name} must be at least 1, got {value}")
+        self.startup, self.rounds = startup, rounds
+
+    def sampler(self, seed: int, problem: Problem | None = None) -> BaseSampler:
+        return GreedySampler(seed, problem, self)
+
+
+class GreedySampler(PointSampler):
+    """Which trials belong to the current climb is seen from their points alone, so nothing has to be kept."""
+
+    def __init__(self, seed: int, problem: Problem | None, settings: Greedy) -> None:
+        super().__init__(seed, problem)
+        self._settings = settings
+
+    def next_point(self, problem: Problem, told: Sequence[Told], rng: Random) -> Point:
+        climb = current_climb(told)
+        best = assessed(climb)[:1] if len(climb) >= self._settings.startup else []
+        found = self._neighbour(problem, told, best[0], rng) if best else None
+        if found:
+            return found
+        return unseen(problem, told, lambda: problem.points.draw(rng))
+
+    def _neighbour(self, problem: Problem, told: Sequence[Told], row: Told, rng: Random) -> Point | None:
+        """An untried neighbour of a trial's point, or None."""
+        seen = keys_of(problem, told)
+        for name, value in self._moves(row.point, told, rng):
+            point = problem.points.draw(rng, {**row.point.params, name: value})
+            if problem.key(point) not in seen:
+                return point
+        return None
+
+    def _moves(self, point: Point, told: Sequence[Told], rng: Random) -> list[Move]:
+        """The changes of one value that are left, in random order."""
+        tried = list(changes_from(point, told))
+        numbers = [name for name, distribution in point.distributions.items() if not has_few(distribution)]
+        rounds = sum(name in numbers for name, _ in tried) // (2 * len(numbers)) if numbers else 0
+        moves: list[Move] = []
+        for name, distribution in point.distributions.items():
+            if name not in numbers or rounds < self._settings.rounds:
+                moves += [(name, value) for value in others(distribution, point.params[name], rng, STEP * SHRINK**rounds)]
+        moves = [move for move in moves if move not in tried]
+        rng.shuffle(moves)
+        return moves
+
+
+def current_climb(told: Sequence[Told]) -> Sequence[Told]:
+    """The trials since the search last started somewhere new: since the latest run of trials with no neighbour before them."""
+    places = range(len(told) - 1, -1, -1)
+    last = next((place for place in places if is_start(told, place)), 0)
+    while last > 0 and is_start(told, last - 1):
+        last -= 1
+    return told[last:]
+
+
+def is_start(told: Sequence[Told], place: int) -> bool:
+    """Whether none of the trials before has a point one change away."""
+    earlier = (told[i] for i in range(place - 1, -1, -1))
+    return next(changes_from(told[place].point, earlier), None) is None
+
+
+def changes_from(point: Point, told: Iterable[Told]) -> Iterator[Move]:
+    """For each trial that differs from the point in one shared value (what hangs on it aside), its name and new value."""
+    params = point.params
+    for row in told:
+        other, found = row.point.params, None
+        for name, value in params.items():
+            if name in other and other[name] != value:
+                if found is not None:
+                    break
+                found = name
+        else:
+            if found is not None:
+                yield found, other[found]
