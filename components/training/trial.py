@@ -57,13 +57,13 @@ def run_trial(
     network: nn.Module | None = None
     try:
         scratch.mkdir(parents=True, exist_ok=True)
-        seed = seed_of(int(config.get("seed", 0)), "trial", number)
+        seed = seed_of_trial(config, number)
         network = build_network(config["space"], candidate, dataset, seed)
         if prepare:
             prepare(network)
         candidate = with_numerics(network, dataset, candidate, config.get("training") or {}, scratch)
         fits = _fits(network, dataset, candidate, _how(dataset, policy, candidate, config, seed, rows, epochs, full_epochs),
-                     _folds(config, dataset), scratch, seconds, emit)  # fmt: skip
+                     folds_asked(config, dataset), scratch, seconds, emit)  # fmt: skip
         if weights:
             save_weights(fits[0].network, weights)
     except (UsageError, DataError):
@@ -86,6 +86,11 @@ def failed(number: int, candidate: Candidate, error: Exception, scratch: Path, s
     )  # fmt: skip
 
 
+def seed_of_trial(config: JSON, number: int) -> int:
+    """From what a trial's weights, batches and dropout are drawn."""
+    return seed_of(int(config.get("seed", 0)), "trial", number)
+
+
 def planned_epochs(dataset: DatasetVersion, config: JSON, rows: int | None = None) -> int:
     """Epochs of a trial that nobody cuts short."""
     return trial_epochs((config.get("search") or {}).get("epochs"), _used_rows(dataset, rows))
@@ -95,7 +100,8 @@ def _used_rows(dataset: DatasetVersion, rows: int | None) -> int:
     return min(rows or dataset.splits["train"], dataset.splits["train"])
 
 
-def _folds(config: JSON, dataset: DatasetVersion) -> int | None:
+def folds_asked(config: JSON, dataset: DatasetVersion) -> int | None:
+    """Folds that trials of this dataset are judged on; None for the validation split."""
     return num_folds((config.get("search") or {}).get("folds"), dataset.splits["train"] + dataset.splits["validation"])
 
 
