@@ -104,8 +104,7 @@ def latency_ms(session: Any, feeds: Any) -> float:
 
 def _key(space: JSON, candidate: Candidate, dataset: DatasetVersion, kept: Path) -> str:
     """Everything that a cost follows from: what is built and by which code, what it takes and returns, and on what it runs."""
-    import onnxruntime
-    import torch
+    from importlib.metadata import version
 
     from components.fingerprint import SourceCache, closure, cpu
 
@@ -113,7 +112,7 @@ def _key(space: JSON, candidate: Candidate, dataset: DatasetVersion, kept: Path)
     code, _ = closure([str(space["_target_"]).rpartition(".")[0], EXPORTER], sources)
     sources.save()
     inputs = [[f.name, f.dtype, f.shape, [[c.kind, c.vocabulary, len(c.quantiles)] for c in f.columns]] for f in dataset.inputs]
-    machine = [cpu(), torch.__version__, onnxruntime.__version__]
+    machine = [cpu(), version("torch"), version("onnxruntime")]
     return digest_of([space, candidate.architecture, inputs, dataset.num_outputs, dataset.task, code, machine])
 
 
