@@ -62,9 +62,21 @@ def load(overrides: Iterable[str] = (), *, conf: Path | None = None) -> Config:
     if found is None:
         found = _compose(words, folder)
         _judge(found)
+        _name_the_metric(found["values"])
         _remember(memo, found)
     expose_plugins(found["values"]["plugins"])
     return Config(values=found["values"], choices=found["choices"], overrides=tuple(words))
+
+
+def _name_the_metric(values: JSON) -> None:
+    """Where `objective` is set, its first entry is what every stage judges by. Raises `UsageError` if another was named."""
+    asked = values.get("objective")
+    first = asked[0] if isinstance(asked, list) and asked else asked
+    if not isinstance(first, str):
+        return
+    if values["metrics"].get("objective") not in (None, first):
+        raise UsageError(f"objective begins with {first}, metrics.objective is {values['metrics']['objective']}; set one of them")
+    values["metrics"] = {**values["metrics"], "objective": first}
 
 
 def _split_conf_dir(overrides: Iterable[str], conf: Path) -> tuple[list[str], list[Path]]:

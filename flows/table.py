@@ -75,7 +75,8 @@ STAGES: dict[str, Stage] = {
             process="serving", words="makes INT8 twins",
         ),
         Stage(
-            "evaluate", "components.evaluation.evaluate:evaluate", ("version", "export", "quantize"), ("metrics", "selection"),
+            "evaluate", "components.evaluation.evaluate:evaluate", ("version", "export", "quantize"),
+            ("metrics", "selection", "constraint"),
             process="serving", words="measures what would be served",
         ),
         Stage(

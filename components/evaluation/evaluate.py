@@ -32,7 +32,7 @@ class Metrics(Protocol):
 
 
 def evaluate(dataset: DatasetVersion, exported: tuple[ExportedModel, ...], config: JSON, work: Workspace) -> EvaluationReport:
-    """Every deployable on validation, the chosen one on test. Reads `config["metrics"]` and `config["selection"]`.
+    """Every deployable on validation, the chosen one on test. Reads `metrics`, `selection` and `constraint`.
 
     Raises `UsageError` for an objective that does not fit the task, `DataError` when validation cannot judge it.
     """
@@ -44,7 +44,7 @@ def evaluate(dataset: DatasetVersion, exported: tuple[ExportedModel, ...], confi
     objective = metrics.objective(judge.objective, dataset.task)
     sessions = {model.name: Session(model.file.path) for model in exported}
     deployables = _on_validation(dataset, exported, sessions, judge, work)
-    chosen, words = choose(deployables, objective, float(config["selection"]["tolerance"]))
+    chosen, words = choose(deployables, objective, float(config["selection"]["tolerance"]), config.get("constraint"))
     work.emit("chosen", name=chosen.model.name, words=words)
     return EvaluationReport(
         dataset=dataset, objective=objective, direction=metrics.direction(objective), deployables=deployables, chosen=chosen.model.name,

@@ -52,3 +52,13 @@ def test_a_deployable_without_the_objective_is_not_chosen() -> None:
     assert choose((judged, not_judged), "accuracy", 0.005)[0] is judged
     with pytest.raises(DataError, match="accuracy is undefined on the validation split"):
         choose((not_judged,), "accuracy", 0.005)
+
+
+def test_limits_come_before_the_tolerance() -> None:
+    """Of what keeps them the smallest near the best of these; where nothing does, the closest, and it is said."""
+    large, small, tiny = _deployable("large", 0.99, 100, 3.0), _deployable("small", 0.95, 40, 1.0), _deployable("tiny", 0.80, 10, 0.5)
+    assert choose((large, small, tiny), "accuracy", 0.005, {"size_kb": 50, "latency_ms": None})[0] is small
+    assert choose((large, small, tiny), "accuracy", 0.005, {"latency_ms": 0.7})[0] is tiny
+    found, words = choose((large, small), "accuracy", 0.005, {"size_kb": 30, "macs": 5})
+    assert found is small
+    assert words.startswith("small: no deployable keeps constraint.size_kb=30, constraint.macs=5, this one comes closest (40.0 KiB")
