@@ -23,7 +23,7 @@ from tests.flows.conftest import SMALL, Athanor
 
 Finished = tuple[Athanor, dict[str, Any]]
 Event = dict[str, Any]
-PATIENCE_SECONDS = 120.0
+PATIENCE_SECONDS = 600.0
 
 
 def events(home: Path) -> list[Event]:
