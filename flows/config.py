@@ -74,6 +74,10 @@ def _name_the_metric(values: JSON) -> None:
     first = asked[0] if isinstance(asked, list) and asked else asked
     if not isinstance(first, str):
         return
+    from components.metrics import METRICS
+
+    if first not in METRICS:
+        return
     if values["metrics"].get("objective") not in (None, first):
         raise UsageError(f"objective begins with {first}, metrics.objective is {values['metrics']['objective']}; set one of them")
     values["metrics"] = {**values["metrics"], "objective": first}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -45,11 +45,12 @@ class Plan:
         for package in config.get("plugins") or ():
             allow(package)
         settings = config["search"]
-        objectives = objectives_of(config, dataset.task)
-        constraints = constraints_of(config, dataset.task)
+        scores = dict(getattr(build(config["evaluator"]), "scores", None) or {})
+        objectives = objectives_of(config, dataset.task, scores)
+        constraints = constraints_of(config, () if scores else metrics.names(dataset.task))
         return cls(
             dataset=dataset, policy=policy, config={**config, "seed": seed}, seed=seed, objectives=objectives,
-            directions=tuple(direction_of(name) for name in objectives), constraints=constraints,
+            directions=tuple(scores.get(name) or direction_of(name) for name in objectives), constraints=constraints,
             num_trials=_whole("search.trials", settings.get("trials")), trial_seconds=seconds_of(settings.get("trial_seconds")),
             rungs=_rungs(config, dataset), name=_study_name(dataset, policy, config, seed, objectives),
         )  # fmt: skip
@@ -88,19 +89,21 @@ class Plan:
         return dataclasses.replace(again, name=f"{again.name}-round{round_number}")
 
 
-def objectives_of(config: JSON, task: str) -> tuple[str, ...]:
-    """`objective`: a metric of the task, or a list of one and more metrics and costs. Raises `UsageError`."""
+def objectives_of(config: JSON, task: str, scores: Mapping[str, str] | None = None) -> tuple[str, ...]:
+    """`objective`: a metric of the task, or a list of one and more metrics and costs; an evaluator that does not train
+    gives `scores` instead of metrics. Raises `UsageError`."""
     asked = config.get("objective")
-    metric = metrics.objective((config.get("metrics") or {}).get("objective"), task)
-    names = [metric] if asked is None else [asked] if isinstance(asked, str) else list(asked)
-    known = (*metrics.names(task), *COSTS)
+    values = tuple(scores) if scores else metrics.names(task)
+    default = values[0] if scores else metrics.objective((config.get("metrics") or {}).get("objective"), task)
+    names = [default] if asked is None else [asked] if isinstance(asked, str) else list(asked)
+    known = tuple(dict.fromkeys((*values, *COSTS)))
     for name in names:
         if name not in known:
-            if name in metrics.METRICS:
+            if not scores and name in metrics.METRICS:
                 metrics.objective(name, task)
             raise UnknownNameError("objective", str(name), known)
-    if not names or names[0] in COSTS:
-        raise UsageError(f"objective must begin with a metric of {task} ({', '.join(metrics.names(task))}), got {names}")
+    if not names or names[0] not in values:
+        raise UsageError(f"objective must begin with one of {', '.join(values)}, got {', '.join(names) or 'nothing'}")
     if len(set(names)) < len(names):
         raise UsageError(f"objective names {next(n for n in names if names.count(n) > 1)} twice")
     return tuple(names)
@@ -110,14 +113,15 @@ def direction_of(name: str) -> str:
     return "minimize" if name in COSTS else metrics.direction(name)
 
 
-def constraints_of(config: JSON, task: str) -> dict[str, float]:
-    """The limits that are set: from above for costs and errors, from below for what is maximised. Raises `UsageError`."""
+def constraints_of(config: JSON, values: Collection[str]) -> dict[str, float]:
+    """The limits that are set, on costs and on the metrics in `values`: from above for costs and errors, from below for
+    what is maximised. Raises `UsageError`."""
     found = {}
     for name, bound in (config.get("constraint") or {}).items():
         if bound is None:
             continue
-        if name not in (*COSTS, *metrics.names(task)):
-            raise UnknownNameError("constraint", name, (*COSTS, *metrics.names(task)))
+        if name not in (*COSTS, *values):
+            raise UnknownNameError("constraint", name, (*COSTS, *values))
         if isinstance(bound, bool) or not isinstance(bound, int | float) or not math.isfinite(bound) or bound <= 0:
             raise UsageError(f"constraint.{name} must be a positive number, got {bound!r}")
         found[name] = float(bound)

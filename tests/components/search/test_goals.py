@@ -101,7 +101,7 @@ def test_a_limit_that_nothing_meets_names_the_closest(dataset: DatasetVersion, t
     ("settings", "message"),
     [
         ({"objective": "rmsse"}, "unknown objective 'rmsse'; did you mean 'rmse'"),
-        ({"objective": ["latency_ms", "rmse"]}, "objective must begin with a metric of regression"),
+        ({"objective": ["latency_ms", "rmse"]}, "objective must begin with one of rmse, mae, r2, got latency_ms"),
         ({"objective": ["rmse", "rmse"]}, "objective names rmse twice"),
         ({"objective": "accuracy"}, "accuracy judges classification, this dataset's task is regression"),
         ({"constraint": {"latencyms": 1}}, "unknown constraint 'latencyms'; did you mean 'latency_ms'"),
