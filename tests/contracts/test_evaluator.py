@@ -246,14 +246,14 @@ def parent_of(bench: Bench) -> Ancestor:
 
 
 def test_a_child_is_trained_for_its_part_of_the_epochs(bench: Bench) -> None:
-    """A quarter where all weights come from the ancestor, more where fewer do; its record says from whom."""
+    """A quarter where it begins as its ancestor, more where it has little of it; its record says from whom."""
     ancestor, inherit = parent_of(bench), config_of("inherit")
     twin = bench.evaluate(inherit, "twin", ancestor=ancestor)
     deeper = bench.evaluate(inherit, "deeper", ancestor=ancestor, architecture={**SMALL_CONVNET, "depths": [2, 1]}, full_epochs=20)
     stranger = bench.evaluate(inherit, "stranger", ancestor=ancestor, architecture={**SMALL_CONVNET, "block": "plain"}, full_epochs=20)
     assert twin.fidelity == {"epochs": 1, "rows": 240, "inherited_from": 1, "inherited": 1.0}
     assert 0.5 < deeper.fidelity["inherited"] < 1
-    assert 5 < deeper.fidelity["epochs"] < stranger.fidelity["epochs"] <= 20
+    assert 5 < deeper.fidelity["epochs"] < 15 < stranger.fidelity["epochs"] <= 20
 
 
 def test_a_child_begins_where_its_ancestor_ended(bench: Bench) -> None:

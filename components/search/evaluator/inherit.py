@@ -1,9 +1,9 @@
 """Starts the candidate from the weights of the most similar one so far, and trains it for a part of the epochs.
 
 What both have in common is taken over, what has grown goes on computing the same (components/models/inheritance.py); the
-less could be taken over, the longer it is trained. So the children of good candidates cost little, which is what makes
-evolution affordable (Elsken, Metzen and Hutter, "Efficient Multi-Objective Neural Architecture Search via Lamarckian
-Evolution", 2019).
+more a candidate is a stranger to its ancestor, the longer it is trained. So the children of good candidates cost little,
+which is what makes evolution affordable (Elsken, Metzen and Hutter, "Efficient Multi-Objective Neural Architecture
+Search via Lamarckian Evolution", 2019).
 """
 
 from __future__ import annotations
@@ -31,18 +31,24 @@ ROWS = 256  # by which layers that are put in between learn the scale of their f
 
 @dataclass(frozen=True)
 class _Birth:
-    """Weights to start from, where they come from and the share of them that does."""
+    """Weights to start from, from whom they come, the share of them that does, and how far the two answer apart."""
 
     state: dict[str, Tensor]
     ancestor: int
     share: float
+    difference: float
+
+    @property
+    def strangeness(self) -> float:
+        """0 where everything was taken over and computes the same, 1 where nothing was or the answers have nothing in common."""
+        return min(1.0, max(1.0 - self.share, self.difference))
 
     def give(self, network: nn.Module) -> None:
         network.load_state_dict(self.state)
 
 
 class Inherit:
-    """`share` is the part of the epochs that a candidate is trained for whose weights all come from its ancestor."""
+    """`share` is the part of the epochs that a candidate is trained for which begins by computing what its ancestor computes."""
 
     offers = frozenset({"epochs"})
     needs: frozenset[str] = frozenset()
@@ -63,7 +69,7 @@ class Inherit:
             birth = _birth(task, _ancestor(task, scratch), emit)
         except Exception as error:
             return failed(task.number, task.candidate, error, scratch, started)
-        part = 1.0 if birth is None else self.share + (1.0 - self.share) * (1.0 - birth.share)
+        part = 1.0 if birth is None else self.share + (1.0 - self.share) * birth.strangeness
         trial = self._train(task, scratch, part, birth, emit)
         told = {} if birth is None else {"inherited_from": birth.ancestor, "inherited": round(birth.share, 4)}
         return trial.replace(fidelity={**trial.fidelity, **told}, seconds=round(time.monotonic() - started, 3))
@@ -113,8 +119,9 @@ def _birth(task: Assignment, ancestor: Ancestor | None, emit: Callable[..., Any]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         share = inherit(child, parent.eval(), inputs)
-    emit("inherited", ancestor=ancestor.number, share=round(share, 4), difference=_difference(child, parent, inputs))
-    return _Birth(child.state_dict(), ancestor.number, share)
+    difference = _difference(child, parent, inputs)
+    emit("inherited", ancestor=ancestor.number, share=round(share, 4), difference=round(difference, 4))
+    return _Birth(child.state_dict(), ancestor.number, share, difference)
 
 
 def _some_rows(task: Assignment) -> list[Tensor]:
@@ -132,4 +139,4 @@ def _difference(child: nn.Module, parent: nn.Module, inputs: Sequence[Tensor]) -
     with torch.no_grad():
         ours, theirs = child.eval()(*inputs), parent(*inputs)
     child.train(was_training)
-    return round(float((ours - theirs).square().mean().sqrt() / theirs.std().clamp_min(1e-12)), 6)
+    return float((ours - theirs).square().mean().sqrt() / theirs.std().clamp_min(1e-12))
