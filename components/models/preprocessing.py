@@ -103,8 +103,9 @@ class PeriodicNumbers(EncodeNumbers):
     def embedded(self, known_BN: Tensor) -> list[Tensor]:
         rank_BN1 = (2.0 * self.bins(known_BN).sum(dim=-1) / self.num_bins - 1.0).unsqueeze(-1)
         angle_BNK = 2.0 * math.pi * self.frequencies * rank_BN1
-        waves_NBK = torch.cat([torch.sin(angle_BNK), torch.cos(angle_BNK)], dim=-1).transpose(0, 1)
-        return [torch.relu(torch.bmm(waves_NBK, self.weight).transpose(0, 1) + self.bias)]
+        waves_BNK = torch.cat([torch.sin(angle_BNK), torch.cos(angle_BNK)], dim=-1)
+        # Not a batched product: static quantisation gives a weight of three axes a scale that ONNX Runtime refuses.
+        return [torch.relu(torch.einsum("bnk,nkd->bnd", waves_BNK, self.weight) + self.bias)]
 
 
 class EmbedCategories(nn.Module):

@@ -8,6 +8,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 import torch
@@ -15,7 +16,13 @@ import yaml
 
 from components import build
 from components.artifacts import DatasetVersion
+from components.compression.quantization.static import StaticQuantization
+from components.compression.validation import Validation
 from components.errors import UsageError
+from components.export.export import as_origin
+from components.export.exporter.onnx import OnnxExporter
+from components.export.parity import parity, require_parity
+from components.export.runtime import Session
 from components.models.points import Point, Points, values_of
 from components.training.batches import load_rows
 from tests.components.models import tiny
@@ -252,20 +259,17 @@ def test_space_refuses_inputs_of_another_modality(name: str, tmp_path: Path) -> 
         space.sample(trial(0), other)
 
 
-@pytest.mark.parametrize("name", MEMBERS)
-def test_networks_can_be_exported_with_a_dynamic_batch(name: str, tmp_path: Path) -> None:
-    """The exporter starts from torch.export; tracing must not fix the batch size."""
-    space = build.build(config_of(name))
+@pytest.mark.parametrize("name", sorted(OFFERED))
+def test_networks_survive_export_and_quantisation(name: str, tmp_path: Path) -> None:
+    """With the last of each choice on offer: same answers at batch sizes 1, 2 and 7, and a graph in integers that runs."""
+    config = config_of(name) | OFFERED[name]
+    space = build.build(config | {key: value[-1:] for key, value in config.items() if isinstance(value, list) and key != "operations"})
     dataset = datasets(space.modality, tmp_path)[0]
-    network = build_seeded(space, dataset, space.sample(trial(1), dataset)).eval()
-    inputs = tuple(inputs_of(dataset, 4))
-    batch = torch.export.Dim("batch")
-    exported = torch.export.export(network, inputs, dynamic_shapes=spec(network, inputs, batch), strict=False).module()
-    seven = inputs_of(dataset, 7)
-    assert torch.allclose(exported(*seven), network(*seven), atol=1e-5)
-
-
-def spec(network: torch.nn.Module, inputs: tuple[torch.Tensor, ...], batch: Any) -> Any:
-    """Dynamic first axis for every input; a network with `*inputs` takes them as one tuple."""
-    axes = tuple({0: batch} for _ in inputs)
-    return (axes,) if "inputs" in network.forward.__code__.co_varnames[:2] else axes
+    network, path, smaller = build_seeded(space, dataset, space.sample(trial(1), dataset)).eval(), tmp_path / "a.onnx", tmp_path / "b.onnx"
+    exporter = OnnxExporter()
+    exporter.export(network, dataset, path)
+    require_parity(name, parity(Session(path), as_origin(network, dataset), dataset), exporter.tolerance, dataset)
+    validation = Validation(dataset, "accuracy", seed=0)
+    StaticQuantization(rows=64).quantize(path, smaller, "int8", validation)
+    assert smaller.stat().st_size < path.stat().st_size
+    assert np.isfinite(validation.score(smaller))
