@@ -12,9 +12,10 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from components.artifacts import canonical_json
 from components.models.interface import Suggest
 from components.models.points import Point, Points
-from components.search.effects import Judgements
+from components.search.effects import Judgements, effects_of
 from components.search.paths import fair_paths
 from components.search.problem import PointSampler, Problem, Told, keys_of, ranked, unseen
 from components.search.supernet import Derived, derived_of
@@ -29,6 +30,36 @@ ARCHITECTURE = "arch."  # how the names of a space's parameters begin
 
 
 # ---- deriving, in the process that trained the supernet ----
+
+
+def derive(
+    supernet: Any,
+    space: Any,
+    data: Data,
+    *,
+    views: int,
+    count: int,
+    seed: int,
+    allowed: Callable[[Point], bool] = lambda point: True,
+) -> Derived:
+    """What each choice is worth, and the `count` candidates that are worth most, as the parameters the supernet knows."""
+
+    def program(trial: Suggest) -> Any:
+        return space.sample(trial, data.dataset)
+
+    found = judge(data, lambda point: lambda *inputs: supernet(point.value, *inputs), program, views=views, seed=seed)
+    known = getattr(supernet, "choices", None)  # the others (width, length) are those of the skeleton in every candidate
+    effects = effects_of(found if known is None else found.restricted(known))
+    points = highest(program, Derived(effects.by_value, ()).score, count, key=_key_of(space), known=known, allowed=allowed)
+    return Derived(effects.by_value, tuple(_known(point, known) for point in points), effects.figures())
+
+
+def _known(point: Point, known: Sequence[str] | None) -> dict[str, Any]:
+    return {name: value for name, value in point.params.items() if known is None or name in known}
+
+
+def _key_of(space: Any) -> Callable[[Any], Hashable]:
+    return space.key if hasattr(space, "key") else canonical_json
 
 
 def judge(data: Data, forward_of: Callable[[Point], Forward], program: Callable[[Suggest], Any], *, views: int, seed: int) -> Judgements:
@@ -55,13 +86,17 @@ def highest(
     count: int,
     *,
     key: Callable[[Any], Hashable],
+    known: Sequence[str] | None = None,
     allowed: Callable[[Point], bool] = lambda point: True,
 ) -> list[Point]:
     """The `count` points of highest score with different keys (of what the program makes of them), the best first.
 
-    Starts from the best of many draws and walks over their neighbours; exact for a sum of effects of single choices.
+    Starts from the best of many draws and walks over their neighbours. Parameters that are not `known` keep the values of
+    one first draw.
     """
-    rng, points = Random(0), Points(program)
+    rng = Random(0)
+    fixed = {name: value for name, value in Points(program).draw(rng).params.items() if known is not None and name not in known}
+    points = Points(lambda trial: program(_Fixed(trial, fixed)))
     best: dict[Hashable, Point] = {}
     _keep(best, (points.draw(rng) for _ in range(DRAWS)), score, key, allowed, WIDTH + count)
     expanded: set[Hashable] = set()
@@ -72,6 +107,24 @@ def highest(
             break
         _keep(best, (n for point in fresh for n in points.neighbours(point, rng)), score, key, allowed, WIDTH + count)
     return list(best.values())[:count]
+
+
+class _Fixed:
+    """A `Suggest` in which some parameters have a value already and are not drawn."""
+
+    def __init__(self, trial: Suggest, fixed: Mapping[str, Any]) -> None:
+        self._trial, self._fixed = trial, fixed
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        return self._fixed[name] if name in self._fixed else self._trial.suggest_categorical(name, choices)
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        found: int = self._fixed[name] if name in self._fixed else self._trial.suggest_int(name, low, high, step=step, log=log)
+        return found
+
+    def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False) -> float:
+        found: float = self._fixed[name] if name in self._fixed else self._trial.suggest_float(name, low, high, step=step, log=log)
+        return found
 
 
 def _keep(

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -70,6 +70,10 @@ class Derived:
         """The expected held-out accuracy of a candidate, less that of an average one; parameters without effects add 0."""
         return sum(self.effects.get(effect_name(name, value), 0.0) for name, value in params.items())
 
+    def with_evidence(self, figures: JSON) -> Derived:
+        """The same with more to show."""
+        return replace(self, evidence={**figures, **self.evidence})
+
 
 def effect_name(name: str, value: Any) -> str:
     """How an effect is called.
@@ -116,8 +120,3 @@ def is_supernet(path: Path) -> bool:
     except (OSError, CorruptArtifactError):
         return False
     return True
-
-
-def best_first(candidates: Sequence[dict[str, Any]], score: Callable[[dict[str, Any]], float]) -> list[dict[str, Any]]:
-    """Candidates by falling score; of equals, the earlier one."""
-    return sorted(candidates, key=score, reverse=True)

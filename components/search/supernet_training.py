@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from components.artifacts import JSON, AugmentationPolicy, DatasetVersion
 from components.build import build
-from components.errors import UsageError
+from components.errors import CorruptArtifactError, UsageError
 from components.training.batches import Rows, load_rows, seed_of
 from components.training.checkpoint import SafeCheckpointIO, read_checkpoint
 from components.training.failure import DivergedError
@@ -129,6 +131,17 @@ def supernet_of(space: Any, dataset: DatasetVersion, seed: int) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(seed, "supernet"))
         return space.supernet(dataset)
+
+
+def load_supernet(space: Any, dataset: DatasetVersion, path: Path) -> Any:
+    """A trained supernet. Raises `CorruptArtifactError` for a file that does not hold one of this space."""
+    try:
+        weights = load_file(path)
+        supernet = space.supernet(dataset, weights)
+        supernet.load_state_dict(weights)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise CorruptArtifactError(f"{path} is no supernet of this space and data set: {error}") from error
+    return supernet
 
 
 def as_float(values: Tensor) -> Tensor:

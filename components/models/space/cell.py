@@ -7,10 +7,10 @@ space, as they do there: their networks say the same of every image.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from components.artifacts import JSON, DatasetVersion, InputField, canonical_json
 from components.errors import UsageError
@@ -96,7 +96,7 @@ class CellSpace(ConditionalSpace):
         layers = _layers(architecture, image)
         return CellNetwork(image, layers, last_channels(layers, architecture["channels"]), num_outputs, dropout)
 
-    def supernet(self, dataset: DatasetVersion) -> nn.Module:
+    def supernet(self, dataset: DatasetVersion, trained: Mapping[str, Tensor] | None = None) -> nn.Module:
         """All cells at once; see `components/models/supernet/cell.py`."""
         from components.models.supernet.cell import CellSupernet
 

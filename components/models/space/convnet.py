@@ -6,8 +6,9 @@ side is at most `largest_side`, because that first stage is where the time of a 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from random import Random
 from typing import Any
 
 from torch import Tensor, nn
@@ -31,6 +32,7 @@ class ConvNet(ConditionalSpace):
     """The space; see `conf/space/convnet.yaml` for its choices."""
 
     modality = "image"
+    offers = frozenset({"supernet"})
 
     def __init__(
         self,
@@ -119,6 +121,17 @@ class ConvNet(ConditionalSpace):
     def build(self, architecture: JSON, inputs: Sequence[InputField], num_outputs: int, dropout: float = 0.0) -> nn.Module:
         """The network; takes the image uint8 or float [B, C, H, W]."""
         return ConvNetwork(architecture, _image(inputs), num_outputs, dropout)
+
+    def supernet(self, dataset: DatasetVersion, trained: Mapping[str, Tensor] | None = None) -> nn.Module:
+        """All networks at once, for the shapes that are `trained` already; see `components/models/supernet/shared.py`."""
+        from components.models.supernet.shared import EXAMPLES, SharedSupernet, shapes_of, trained_shapes
+
+        def build(architecture: JSON) -> nn.Module:
+            return self.build(architecture, dataset.inputs, dataset.num_outputs)
+
+        points, rng, image = self.points(dataset), Random(0), _image(dataset.inputs)
+        examples = (points.draw(rng).value for _ in range(EXAMPLES))
+        return SharedSupernet(build, image, shapes_of(build, image, examples) if trained is None else trained_shapes(trained))
 
     def num_parameters(self, architecture: JSON, inputs: Sequence[InputField], num_outputs: int) -> int:
         trunk = Trunk.of(architecture, _image(inputs))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from components.artifacts import JSON, InputField
@@ -42,27 +43,33 @@ class CellSupernet(nn.Module):
         self.features = nn.ModuleList(layer.build() for layer in layers)
         self.last = Closing(last_channels(layers, channels), num_outputs)
         use_batch_statistics(self)
+        self.to(memory_format=torch.channels_last)  # 33 ms a step of 64 images instead of 52, on one core
 
     def forward(self, architecture: JSON, image: Tensor) -> Tensor:
         """Logits [B, K] of one cell."""
-        operations = operations_of(architecture["cell"])
-        live = live_edges(operations)
-        return self._run([[(op, None)] if edge in live else [] for edge, op in enumerate(operations)], image)
+        return self._run(_path(operations_of(architecture["cell"])), image)
 
     def mixture(self, weights_EO: Tensor, image: Tensor) -> Tensor:
         """Logits [B, K] of a weighted mixture; `none` adds nothing, so it only takes weight from the others."""
-        held = weights_EO.detach() != 0
+        if not weights_EO.requires_grad and bool(((weights_EO == 0) | (weights_EO == 1)).all()):
+            return self._run(_path([self.operations[place] for place in weights_EO.argmax(dim=1).tolist()]), image)
+        held = (weights_EO.detach() != 0).tolist()
         terms = [
-            [(op, weights_EO[edge, place]) for place, op in enumerate(self.operations) if op != "none" and held[edge, place]]
+            [(op, weights_EO[edge, place]) for place, op in enumerate(self.operations) if op != "none" and held[edge][place]]
             for edge in range(len(EDGES))
         ]
         return self._run(terms, image)
 
     def _run(self, terms: Terms, image: Tensor) -> Tensor:
-        features = self.scale(image)
+        features = self.scale(image).contiguous(memory_format=torch.channels_last)
         for layer in self.features:
             features = layer(features, terms) if isinstance(layer, MixedCell) else layer(features)
         return self.last(features)
+
+
+def _path(operations: Sequence[str]) -> Terms:
+    live = live_edges(operations)
+    return [[(op, None)] if edge in live else [] for edge, op in enumerate(operations)]
 
 
 class MixedCell(nn.Module):

@@ -20,10 +20,9 @@ from components.artifacts import JSON, AugmentationPolicy, DatasetVersion
 from components.build import build
 from components.errors import UnknownNameError, UsageError
 from components.models.points import Point
-from components.search.derivation import DerivedSampler, highest, judge
-from components.search.effects import effects_of
+from components.search.derivation import DerivedSampler, derive
 from components.search.problem import Problem
-from components.search.supernet import FILE, MIXTURE, SUPERNET, TRAINED, Derived, is_supernet, save_supernet
+from components.search.supernet import FILE, MIXTURE, SUPERNET, TRAINED, is_supernet, save_supernet
 
 if TYPE_CHECKING:
     import torch
@@ -107,29 +106,12 @@ class DARTSStrategy:
             supernet = supernet_of(space, dataset, seed)
             learner = _Bilevel(supernet, data, self, seed)
             figures = train(supernet, data, learner, recipe, seed=seed, seconds=seconds, checkpoint=scratch / "supernet.ckpt", emit=emit)
-            derived = self._derive(space, dataset, supernet, data, seed, {**figures, **learner.figures()})
-        save_supernet(path, supernet.state_dict(), derived)
+            derived = derive(supernet, space, data, views=self.views, count=self.candidates, seed=seed, allowed=self._is_allowed)
+        save_supernet(path, supernet.state_dict(), derived.with_evidence({**figures, **learner.figures()}))
         return path
 
-    def _derive(self, space: Any, dataset: DatasetVersion, supernet: Any, data: Data, seed: int, figures: JSON) -> Derived:
-        def program(trial: Any) -> Any:
-            return space.sample(trial, dataset)
-
-        found = judge(data, lambda point: forward_of(supernet, point), program, views=self.views, seed=seed)
-        effects = effects_of(found.restricted(supernet.choices))
-        named = Derived(effects.by_value, ())
-        points = highest(
-            program, named.score, self.candidates, key=space.key, allowed=lambda point: self._is_allowed(point, supernet.choices)
-        )
-        kept = tuple({name: point.params[name] for name in supernet.choices if name in point.params} for point in points)
-        return Derived(effects.by_value, kept, {**figures, **effects.figures()})
-
-    def _is_allowed(self, point: Point, choices: Sequence[str]) -> bool:
-        return sum(point.params.get(name) == SHORTCUT for name in choices) <= self.most_skips
-
-
-def forward_of(supernet: Any, point: Point) -> Forward:
-    return lambda *inputs: supernet(point.value, *inputs)
+    def _is_allowed(self, point: Point) -> bool:
+        return sum(value == SHORTCUT for value in point.params.values()) <= self.most_skips
 
 
 class _Bilevel:
