@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from components.artifacts import JSON, EvaluationReport
-from components.report import findings, search, sections, words
+from components.report import findings, search, sections, strategies, words
 from components.report.findings import Records, Run
 from components.store import full_disk_says_so
 
@@ -29,14 +29,15 @@ def write_report(
     config: JSON,
     events: Sequence[Mapping[str, Any]] = (),
     champion: EvaluationReport | None = None,
+    comparison: JSON | None = None,
 ) -> Path:
     """Writes the page (whole or not at all) and returns its path.
 
     `run` and `records` are described in `findings`; any record may be missing. `champion` is the report of the
-    version that was champion before this run: its figures are shown beside the new ones. Raises `TryAgainError` when the
-    disk is full.
+    version that was champion before this run: its figures are shown beside the new ones. `comparison` is what
+    `benchmarks/strategies.py` measured on the same data (see `strategies`). Raises `TryAgainError` when the disk is full.
     """
-    text = render(run=run, records=records, config=config, events=events, champion=champion)
+    text = render(run=run, records=records, config=config, events=events, champion=champion, comparison=comparison)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     with full_disk_says_so(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -49,7 +50,13 @@ def write_report(
 
 
 def render(
-    *, run: Run, records: Records, config: JSON, events: Sequence[Mapping[str, Any]] = (), champion: EvaluationReport | None = None
+    *,
+    run: Run,
+    records: Records,
+    config: JSON,
+    events: Sequence[Mapping[str, Any]] = (),
+    champion: EvaluationReport | None = None,
+    comparison: JSON | None = None,
 ) -> str:
     """The page's text."""
     run = findings.complete(run, events)
@@ -58,13 +65,14 @@ def render(
         "stages": sections.stages(run),
         "data": sections.data(records),
         "search": search.view(records, events, config),
+        "strategies": strategies.view(comparison),
         "training": sections.training(records),
         "deployables": sections.deployables(records, config),
         "evaluation": sections.evaluation(records, champion),
         "lineage": sections.lineage(run, records),
         "reproduction": sections.reproduction(run, records, config),
     }
-    return _environment().get_template("page.html").render(run=run, title=_title(run, records), config=_yaml(config), **views)
+    return environment().get_template("page.html").render(run=run, title=_title(run, records), config=_yaml(config), **views)
 
 
 def _title(run: Run, records: Records) -> str:
@@ -78,7 +86,8 @@ def _yaml(config: JSON) -> str:
     return yaml.safe_dump(json.loads(json.dumps(config, default=str)), sort_keys=False, allow_unicode=True, width=110)
 
 
-def _environment() -> Any:
+def environment() -> Any:
+    """The templates of this folder, with the words they use."""
     import jinja2
 
     loader = jinja2.FileSystemLoader(HERE)
