@@ -134,7 +134,13 @@ class Cell(nn.Module):
     def __init__(self, operations: Operations, channels: int) -> None:
         super().__init__()
         self.operations = tuple(operations)
-        self.edges = nn.ModuleDict({str(i): operation(operations[i], channels) for i in live_edges(operations)})
+        parts = self.made_of(self.operations, channels)
+        self.edges = nn.ModuleDict({str(i): part.build() for i, part in zip(live_edges(operations), parts)})
+
+    @staticmethod
+    def made_of(operations: Operations, channels: int) -> list[Layer]:
+        """The operations of its live edges."""
+        return [Layer.of(operation, operations[i], channels) for i in live_edges(operations)]
 
     def forward(self, features: Tensor) -> Tensor:
         if not self.edges:
