@@ -42,7 +42,7 @@ class DARTSStrategy:
     """Trains a supernet by gradients, then suggests the cells derived from it. Raises `UsageError`."""
 
     learns = True
-    objectives = "one"
+    objectives = "many"  # the supernet knows accuracy alone; the trials after the derived ones pursue them all
     needs = frozenset({SUPERNET, MIXTURE})
     offers = frozenset({TRAINED})
 

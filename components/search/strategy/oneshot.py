@@ -63,7 +63,7 @@ class OneShotStrategy:
 
     @property
     def objectives(self) -> str:
-        return "one" if self.by is None else self.by.objectives
+        return "many" if self.by is None else self.by.objectives
 
     def sampler(self, seed: int, problem: Problem | None = None) -> BaseSampler:
         return DerivedSampler(seed, problem) if self.by is None else self.by.sampler(seed, problem)
