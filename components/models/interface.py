@@ -8,11 +8,12 @@ what a search can do more with; `ConditionalSpace` gives them to a member, and a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol, TypeVar
-
-from torch import nn
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from components.artifacts import JSON, DatasetVersion, InputField
+
+if TYPE_CHECKING:
+    from torch import nn
 
 T = TypeVar("T")
 

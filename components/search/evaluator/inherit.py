@@ -20,7 +20,6 @@ from components.artifacts import Candidate, Trial
 from components.errors import UsageError
 from components.search.interface import Ancestor, Assignment
 from components.store import write_atomically
-from components.training.trial import failed, folds_asked, planned_epochs, run_trial, seed_of_trial
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -61,6 +60,8 @@ class Inherit:
 
     def evaluate(self, task: Assignment, scratch: Path, *, emit: Callable[..., Any]) -> Trial:
         """Raises `UsageError` with `search.folds`: the ancestor has been trained on rows that a fold would hold out."""
+        from components.training.trial import failed, folds_asked  # imports torch, which the parent of a search does without
+
         started = time.monotonic()
         if folds_asked(task.config, task.dataset) is not None:
             raise UsageError("search.folds would judge a child on rows that its ancestor has learned; choose evaluator=train or folds=null")
@@ -75,6 +76,8 @@ class Inherit:
         return trial.replace(fidelity={**trial.fidelity, **told}, seconds=round(time.monotonic() - started, 3))
 
     def _train(self, task: Assignment, scratch: Path, part: float, birth: _Birth | None, emit: Callable[..., Any]) -> Trial:
+        from components.training.trial import planned_epochs, run_trial
+
         rows = task.config["search"].get("rows")
         full = math.ceil(part * (task.full_epochs or planned_epochs(task.dataset, task.config, rows)))
         rung = None if task.epochs is None else min(full, math.ceil(part * task.epochs))
@@ -104,6 +107,7 @@ def _birth(task: Assignment, ancestor: Ancestor | None, emit: Callable[..., Any]
 
     from components.models.inheritance import inherit
     from components.models.network import build_network
+    from components.training.trial import seed_of_trial
 
     if ancestor is None:
         return None

@@ -8,7 +8,6 @@ from typing import Any
 
 from components.artifacts import Trial
 from components.search.interface import Assignment
-from components.training.trial import run_trial
 
 WEIGHTS = "weights.safetensors"
 
@@ -23,6 +22,8 @@ class Train:
         self.keeps_weights = keep_weights
 
     def evaluate(self, task: Assignment, scratch: Path, *, emit: Callable[..., Any]) -> Trial:
+        from components.training.trial import run_trial  # imports torch, which the parent of a search does without
+
         return run_trial(
             task.dataset, task.policy, task.candidate, task.config, task.number, scratch, task.seconds,
             task.config["search"].get("rows"), epochs=task.epochs, full_epochs=task.full_epochs,
