@@ -43,6 +43,21 @@ def string_of_params(params: Mapping[str, Any]) -> str:
     return "+".join(nodes)
 
 
+def edge_name(parameter: str) -> str:
+    """An edge by the nodes it joins; empty for a parameter that is no edge's.
+
+    >>> [edge_name(name) for name in ("arch.edge0", "arch.edge2", "arch.edge3", "arch.width")]
+    ['edge 0-1', 'edge 1-2', 'edge 0-3', '']
+    """
+    found = EDGE.fullmatch(parameter)
+    if not found:
+        return ""
+    source, target = int(found[1]), 1
+    while source >= target:
+        source, target = source - target, target + 1
+    return f"edge {source}-{target}"
+
+
 def edges_of(string: str) -> list[Edge]:
     """(from, to, operation) of each edge.
 
@@ -60,7 +75,7 @@ def draw(string: str) -> Markup:
     last = max(target for _, target, _ in edges)
     reach = max(target - source for source, target, _ in edges) - 1
     middle = MARGIN * 0.6 + RISE * reach
-    height = middle + RISE * min(reach, 2) + MARGIN * 0.7
+    height = middle + RISE * max(reach - 1, 0) + MARGIN * 0.8
     parts = [part for edge in edges for part in _arc(edge, middle, last)]
     for node in range(last + 1):
         parts += _node(node, last, middle)
@@ -82,15 +97,15 @@ def _arc(edge: Edge, y: float, last: int) -> list[str]:
     x1, x2 = MARGIN + STEP * source, MARGIN + STEP * target
     passes = target - source - 1
     side = 1 if passes and source > 0 and target == last else -1
-    peak = y + side * RISE * passes
-    bend = y + side * RISE * passes * 2.0  # a quadratic curve reaches half way to its control point
+    bend = y + side * RISE * passes * 2.0
     begin = (x1 + 17, y) if not passes else (x1 + 9, y + side * 15)
     end = (x2 - 19, y) if not passes else (x2 - 10, y + side * 17)
     bow = ((x1 + x2) / 2, bend)
     spoken = SPOKEN.get(operation, operation.replace("_", " "))
     css, tip = STYLES.get(operation, "edge"), f"{source} to {target}: {spoken}"
     path = f"M{begin[0]:.1f} {begin[1]:.1f}Q{bow[0]:.1f} {bow[1]:.1f} {end[0]:.1f} {end[1]:.1f}"
-    label = written(bow[0], peak - 8 if side < 0 else peak + 16, spoken, "note muted" if operation == "none" else "note", "middle")
+    peak = ((begin[1] + end[1]) / 2 + bend) / 2  # a quadratic curve reaches half way to its control point
+    label = written(bow[0], peak - 8 if side < 0 else peak + 17, spoken, "note muted" if operation == "none" else "note", "middle")
     head = [] if operation == "none" else [tag("path", f"head {css.removeprefix('edge')}", "", d=_head(bow, end))]
     return [tag("path", css, tip, d=path), *head, label]
 

@@ -37,7 +37,8 @@ def importances(settings: Sequence[Mapping[str, Any]], costs: Sequence[float], n
     """The settings `names`, the most important first; none if there are too few trials or all are equally good.
 
     `settings[i]` are trial i's by name (a conditional one may be missing), `costs[i]` is lower for better ones. A
-    setting that only some trials have explains differences among these.
+    setting that only some trials have explains differences among these. A choice with a value of its own for most trials
+    is left out: it would explain anything.
     """
     rank_N = ranks(costs)
     if len(costs) < LEAST_TRIALS or rank_N.std() == 0:
@@ -46,9 +47,20 @@ def importances(settings: Sequence[Mapping[str, Any]], costs: Sequence[float], n
     dealt_NS = np.stack([rank_N, *(deal.permutation(rank_N) for _ in range(DEALS))], axis=1)
     found = []
     for name in names:
+        if _tells_trials_apart([row.get(name) for row in settings]):
+            continue
         shares = _explained([row.get(name) for row in settings], dealt_NS) / rank_N.var() / len(rank_N)
         found.append(Importance(name, float(shares[0]), float(np.quantile(shares[1:], CHANCE))))
     return sorted(found, key=lambda row: -row.share)
+
+
+def _tells_trials_apart(values: Sequence[Any]) -> bool:
+    kinds = {repr(value) for value in values if value is not None}
+    return not _are_numbers(values) and len(kinds) > len(values) / 2
+
+
+def _are_numbers(values: Sequence[Any]) -> bool:
+    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values if value is not None)
 
 
 def ranks(values: Sequence[float]) -> Floats:
@@ -78,8 +90,7 @@ def _explained(values: Sequence[Any], results_NS: Floats) -> Floats:
 def _terms(values: Sequence[Any]) -> Floats:
     """What explains the results, a column each, their means taken out: one a group but the last, or a number's rank and its square."""
     kinds = sorted({repr(value) for value in values})
-    is_number = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-    if is_number and len(kinds) > FEW:
+    if _are_numbers(values) and len(kinds) > FEW:
         place = ranks([float(value) for value in values]) / len(values)
         columns = np.stack([place, place**2], axis=1)
     else:

@@ -14,7 +14,7 @@ from typing import Any
 
 from components import metrics
 from components.artifacts import Candidate, ModelVersion, SearchResult, Trial
-from components.report import words
+from components.report import cell, words
 from components.search.ranking import costs, values_of, violation
 
 Row = dict[str, Any]
@@ -157,7 +157,10 @@ def flat(candidate: Candidate) -> Row:
 
 
 def _members(name: str, value: Any) -> list[tuple[str, Any]]:
-    """A list's members with their places from 1 (`depths` is `depths 1`, `depths 2`), any other value as it is."""
+    """A list's members with their places from 1 (`depths` is `depths 1`, `depths 2`), a cell's operations with their edges,
+    any other value as it is."""
+    if isinstance(value, str) and cell.STRING.fullmatch(value):
+        return [(f"edge {source}-{target}", operation) for source, target, operation in cell.edges_of(value)]
     return [(f"{name} {i}", item) for i, item in enumerate(value, start=1)] if isinstance(value, list | tuple) else [(name, value)]
 
 

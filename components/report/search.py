@@ -375,7 +375,7 @@ def _effects(effects: Mapping[str, float]) -> View | None:
     if not largest:
         return None
     rows = [
-        {"name": spoken(parameter), "cells": [_effect_cell(values.get(column), largest) for column in columns]}
+        {"name": cell.edge_name(parameter) or spoken(parameter), "cells": [_effect_cell(values.get(column), largest) for column in columns]}
         for parameter, values in by_parameter.items()
     ]
     return {"columns": [cell.SPOKEN.get(column, column) for column in columns], "rows": rows}

@@ -70,3 +70,10 @@ def test_a_setting_that_does_not_vary_explains_nothing() -> None:
     rows, costs = trials(20)
     rows = [{"same": 1, **({"rare": i} if i < 2 else {})} for i, _ in enumerate(rows)]
     assert [row.share for row in importances(rows, costs, ["same", "rare"])] == [0.0, 0.0]
+
+
+def test_a_name_for_every_trial_explains_nothing() -> None:
+    """A choice that is different in most trials is left out."""
+    rows, costs = trials(20)
+    named = [{**row, "name": f"trial {i}"} for i, row in enumerate(rows)]
+    assert [row.name for row in importances(named, costs, ["name", "coin"])] == ["coin"]

@@ -140,6 +140,14 @@ def test_varied_settings_are_those_that_differ_or_are_missing() -> None:
     assert leaderboard.varied(candidates) == ["width", "expansion"]
 
 
+def test_members_of_lists_and_cells_are_settings_of_their_own() -> None:
+    """So that what matters can be told for each depth and each edge."""
+    architecture = {"depths": [1, 2], "cell": "|nor_conv_3x3~0|+|none~0|skip_connect~1|", "channels": 16}
+    candidate = Candidate(space="s", architecture=architecture, hyperparameters={})
+    edges = {"edge 0-1": "nor_conv_3x3", "edge 0-2": "none", "edge 1-2": "skip_connect"}
+    assert leaderboard.flat(candidate) == {"depths 1": 1, "depths 2": 2, **edges, "channels": 16}
+
+
 def test_versions_on_other_data_stand_behind(digits: ReportedRun) -> None:
     """Best first among those judged on the newest version's data; aliases are named."""
     base = digits.records["register"]
