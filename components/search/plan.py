@@ -69,6 +69,12 @@ class Plan:
         return found
 
     @property
+    def storage(self) -> str | None:
+        """The database of a study that several machines work on; None: a file of this one's own."""
+        found: str | None = self.config["search"].get("storage")
+        return found
+
+    @property
     def strategy(self) -> Strategy:
         found: Strategy = build(self.config["strategy"])
         return found

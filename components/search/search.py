@@ -18,7 +18,7 @@ import statistics
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +50,8 @@ LAST_SHARE = 0.9  # a trial at the very end is given this much of what is left, 
 OVERRUN = 1.25  # a trial is told its limit and fits itself into it; this much later, plus SLACK_SECONDS, it is killed
 SLACK_SECONDS = 5.0
 GRACE_SECONDS = 10.0  # added to the search's time while no trial at all is complete
+LOOK_SECONDS = 1.0  # how often a parent looks what the others of a shared study have done
+CLAIM_SECONDS = 5.0  # how often it looks whether one of them has died and left its trials
 HOPELESS = 5  # as many failures by the same bug and not one success: the rest would fail too
 
 
@@ -70,8 +72,8 @@ def _one_study(plan: Plan, folder: Path, work: Workspace) -> SearchResult:
         if not (folder / "study.db").exists() and not hasattr(plan.strategy, "train_supernet"):
             asker.start()
         asker.train_supernet()
-        study = Study(folder, plan.name, plan.directions)
-        return _Search(plan, study, work, asker).run()
+        with Study(folder, plan.name, plan.directions, plan.storage) as study:
+            return _Search(plan, study, work, asker).run()
 
 
 @contextlib.contextmanager
@@ -92,6 +94,8 @@ class _Search:
         self.results: dict[int, Trial] = {}
         self.resting: dict[int, Trial] = {}
         self.waiting: list[int] = []
+        self.elsewhere: set[int] = set()
+        self._synced_at = self._claimed_at = time.monotonic()
         self.lives: Counter[int] = Counter()
         self.share: float | None = None
         self.exhausted = False
@@ -111,8 +115,10 @@ class _Search:
         for suggestion in self.study.history()[: self.plan.num_trials]:
             self.suggested[suggestion.number] = suggestion
             result = self.study.result(suggestion)
-            if result is None:
+            if result is None and self.study.claim(suggestion.number):
                 self.waiting.append(suggestion.number)
+            elif result is None:
+                self.elsewhere.add(suggestion.number)
             elif self._rests(result) and not suggestion.state.is_finished():
                 self.resting[suggestion.number] = result
             else:
@@ -136,15 +142,46 @@ class _Search:
 
     def _loop(self) -> None:
         while True:
+            self._look_around()
             while self._may_start() and self._start_next():
                 pass
-            if not self.runner.running:
+            if not self.runner.running and not self.elsewhere:
                 return
-            for outcome in self.runner.outcomes(self._patience()):
-                self._settle(outcome)
+            if self.runner.running:
+                for outcome in self.runner.outcomes(self._patience()):
+                    self._settle(outcome)
+            else:
+                time.sleep(min(LOOK_SECONDS, self._patience()))
             if self._left() == 0.0:
                 self._stop_all()
                 return
+
+    def _look_around(self) -> None:
+        """Takes in what other parents of a shared study have suggested and finished, and takes over what they left."""
+        now = time.monotonic()
+        if self.study.is_shared and now - self._synced_at >= LOOK_SECONDS:
+            self._synced_at = now
+            self._take_in(self.study.history())
+        if self.elsewhere and now - self._claimed_at >= CLAIM_SECONDS:
+            self._claimed_at = now
+            for number in sorted(self.elsewhere):
+                if self.study.claim(number):
+                    self.elsewhere.remove(number)
+                    self.waiting.append(number)
+
+    def _take_in(self, history: Sequence[FrozenTrial]) -> None:
+        for suggestion in history[: self.plan.num_trials]:
+            number = suggestion.number
+            if number in self.suggested and number not in self.elsewhere:
+                continue
+            self.suggested[number] = suggestion
+            result = self.study.result(suggestion) if suggestion.state.is_finished() else None
+            if result is None:
+                self.elsewhere.add(number)
+            else:
+                self.elsewhere.discard(number)
+                self.results[number] = result
+                self._report(result)
 
     def _left(self) -> float | None:
         """Seconds until the search must stop; longer while there is nothing to show."""
@@ -188,12 +225,18 @@ class _Search:
         return True
 
     def _suggest_next(self) -> int | None:
-        proposal = self.asker.ask(self.study.history(), self.resting)
-        if proposal is None:
-            self.exhausted = True
-            self.work.emit("search.exhausted", study=self.plan.name, trials=len(self.suggested))
-            return None
-        stored = self.study.add(proposal)
+        with self.study.asking():
+            history = self.study.history()
+            if self.study.is_shared:
+                self._take_in(history)
+                if len(history) >= self.plan.num_trials:
+                    return None
+            proposal = self.asker.ask(history, self.resting)
+            if proposal is None:
+                self.exhausted = True
+                self.work.emit("search.exhausted", study=self.plan.name, trials=len(self.suggested))
+                return None
+            stored = self.study.add(proposal)
         self.suggested[stored.number] = stored
         return stored.number
 
