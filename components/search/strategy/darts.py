@@ -158,8 +158,9 @@ class _Bilevel:
         index = torch.randperm(len(self.data.tuned), generator=generator)[: self.batch_size]
         weights_EO = self._relaxed(progress, generator)
         loss = self.data.loss(lambda *inputs: self.supernet.mixture(weights_EO, *inputs), *self.data.tuned.at(index))
-        (self.alphas_EO.grad,) = torch.autograd.grad(loss, [self.alphas_EO])
-        self.optimizer.step()
+        (self.alphas_EO.grad,) = torch.autograd.grad(loss, [self.alphas_EO], allow_unused=True)
+        if self.alphas_EO.grad is not None:  # a drawn cell that connects nothing has nothing to say
+            self.optimizer.step()
 
     def _relaxed(self, progress: float, generator: torch.Generator) -> Tensor:
         """Weights [E, O] that gradients flow through: the mixture itself, or one operation an edge, drawn (Dong and Yang,
