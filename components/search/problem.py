@@ -7,6 +7,7 @@ answer, so a study that goes on in a new process suggests what it would have sug
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,11 +81,14 @@ class Told:
 
 
 class PointSampler(BaseSampler):
-    """An Optuna sampler that proposes whole points. A member of the family overrides `next_point`.
+    """An Optuna sampler that proposes whole points. A member of the family overrides `next_point`; one that pursues a single
+    objective sets `single`, and raises `ValueError` in a study of several, as Optuna asks.
 
     The randomness of a suggestion comes from (seed, trial number). Without a problem, as under a plain Optuna
     objective, the space is recalled from the trials so far and drawn independently until there is one.
     """
+
+    single = False
 
     def __init__(self, seed: int, problem: Problem | None = None) -> None:
         self._seed, self._problem = seed, problem
@@ -114,7 +118,10 @@ class PointSampler(BaseSampler):
 
     def _propose(self, study: Study, trial: FrozenTrial) -> Point | None:
         """The next point; None without a problem while there is no trial to recall one from."""
-        history = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number and (t.params or t.state.is_finished())]
+        self._check(study)
+        history = study.get_trials(deepcopy=False)
+        is_last = bool(history) and history[-1].number == trial.number  # as ever, except where threads ask at once
+        history = history[:-1] if is_last else [t for t in history if t.number != trial.number]
         problem = self._problem
         if problem is None:
             shown = [t for t in history if t.params]
@@ -124,7 +131,12 @@ class PointSampler(BaseSampler):
         told = told_of(history, [direction.name == "MAXIMIZE" for direction in study.directions], problem)
         return self.next_point(problem, told, Random(f"{self._seed}/{trial.number}"))
 
+    def _check(self, study: Study) -> None:
+        if self.single and len(study.directions) > 1:
+            raise ValueError(f"{type(self).__name__} pursues one objective, the study has {len(study.directions)}")
+
     def sample_independent(self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution) -> Any:
+        self._check(study)
         return at(param_distribution, Random(f"{self._seed}/{trial.number}/{param_name}").random())
 
 
@@ -141,15 +153,15 @@ class Enqueued(PointSampler):
 
 def told_of(history: Sequence[FrozenTrial], maximize: Sequence[bool], problem: Problem) -> list[Told]:
     """Trials as strategies see them; those without parameters (failed before they had any) are left out."""
-    known: dict[int, Told] = problem.memo.setdefault("told", {})
-    found = []
-    for trial in history:
-        row = known.get(trial.number)
-        if row is None or row.trial is not trial:
-            row = known[trial.number] = _told(trial, maximize, problem)
-        if row.point.params:
-            found.append(row)
-    return found
+    known: dict[int, Told] = problem.memo.setdefault("told", {})  # by the identity of Optuna's record, which Told keeps alive
+    if len(known) > 2 * len(history) + 100:
+        known.clear()
+    rows = [known.get(id(trial)) for trial in history]
+    for place, row in enumerate(rows):
+        if row is None:
+            trial = history[place]
+            rows[place] = known[id(trial)] = _told(trial, maximize, problem)
+    return [row for row in rows if row is not None and row.point.params]
 
 
 def _told(trial: FrozenTrial, maximize: Sequence[bool], problem: Problem) -> Told:
@@ -197,12 +209,30 @@ def unseen(problem: Problem, told: Sequence[Told], draw: Callable[[], Point], tr
 
 
 def keys_of(problem: Problem, told: Sequence[Told]) -> set[Hashable]:
-    """The keys of all trials, kept from one suggestion to the next."""
-    known: dict[int, tuple[Told, Hashable]] = problem.memo.setdefault("keys", {})
-    for row in told:
-        if row.number not in known or known[row.number][0] is not row:
-            known[row.number] = (row, problem.key(row.point))
-    return {known[row.number][1] for row in told}
+    """The keys of all trials; not to be changed, it is kept from one suggestion to the next."""
+    known: Keys = problem.memo.setdefault("keys", Keys())
+    known.follow(problem, told)
+    return known.found
+
+
+class Keys:
+    """The set of the keys of some trials, which costs what has changed among them."""
+
+    def __init__(self) -> None:
+        self._rows: list[Told] = []
+        self._keys: list[Hashable] = []
+        self.found: set[Hashable] = set()
+
+    def follow(self, problem: Problem, told: Sequence[Told]) -> None:
+        same = len(self._rows) <= len(told) and all(map(operator.is_, self._rows, told))
+        if not same:
+            known = {id(row): key for row, key in zip(self._rows, self._keys)}
+            self._keys = [known[id(row)] if id(row) in known else problem.key(row.point) for row in told]
+            self.found = set(self._keys)
+        new = [] if not same else [problem.key(row.point) for row in told[len(self._rows) :]]
+        self._keys += new
+        self.found.update(new)
+        self._rows = list(told)
 
 
 def recalled(trials: Sequence[FrozenTrial]) -> Points:

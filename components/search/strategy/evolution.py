@@ -8,6 +8,7 @@ better front, or of the less crowded part of the same one.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from random import Random
 
 from optuna.samplers import BaseSampler
@@ -57,8 +58,8 @@ class EvolutionSampler(PointSampler):
 
     def _living(self, told: Sequence[Told]) -> list[Told]:
         """The youngest trials with a value, fittest first."""
-        assessable = [t for t in told if t.is_assessed]
-        return assessed(assessable[-self._settings.population :])
+        youngest = islice((t for t in reversed(told) if t.is_assessed), self._settings.population)
+        return assessed(list(youngest))
 
     def _child(self, problem: Problem, living: Sequence[Told], rng: Random, changes: int) -> Point:
         point = self._parent(living, rng).point

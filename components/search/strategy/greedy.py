@@ -43,14 +43,14 @@ class Greedy:
 
 
 class GreedySampler(PointSampler):
-    """Which trials belong to the current climb is seen from their points alone, so nothing has to be kept."""
+    """Which trials belong to the current climb is seen from their points alone; the memo only saves comparing them again."""
 
     def __init__(self, seed: int, problem: Problem | None, settings: Greedy) -> None:
         super().__init__(seed, problem)
         self._settings = settings
 
     def next_point(self, problem: Problem, told: Sequence[Told], rng: Random) -> Point:
-        climb = current_climb(told)
+        climb = current_climb(told, problem.memo.setdefault("greedy", {}))
         best = assessed(climb)[:1] if len(climb) >= self._settings.startup else []
         found = self._neighbour(problem, told, best[0], rng) if best else None
         if found:
@@ -80,19 +80,24 @@ class GreedySampler(PointSampler):
         return moves
 
 
-def current_climb(told: Sequence[Told]) -> Sequence[Told]:
-    """The trials since the search last started somewhere new: since the latest run of trials with no neighbour before them."""
-    places = range(len(told) - 1, -1, -1)
-    last = next((place for place in places if is_start(told, place)), 0)
-    while last > 0 and is_start(told, last - 1):
+def current_climb(told: Sequence[Told], known: dict[int, tuple[Point, bool]]) -> Sequence[Told]:
+    """The trials since the search last started somewhere new: since the latest run of trials with no neighbour before them.
+
+    `known` keeps which trials these are.
+    """
+    last = next((place for place in range(len(told) - 1, -1, -1) if _is_start(told, place, known)), 0)
+    while last > 0 and _is_start(told, last - 1, known):
         last -= 1
     return told[last:]
 
 
-def is_start(told: Sequence[Told], place: int) -> bool:
-    """Whether none of the trials before has a point one change away."""
-    earlier = (told[i] for i in range(place - 1, -1, -1))
-    return next(changes_from(told[place].point, earlier), None) is None
+def _is_start(told: Sequence[Told], place: int, known: dict[int, tuple[Point, bool]]) -> bool:
+    row = told[place]
+    found = known.get(row.number)
+    if found is None or found[0] is not row.point:
+        earlier = (told[i] for i in range(place - 1, -1, -1))
+        found = known[row.number] = (row.point, next(changes_from(row.point, earlier), None) is None)
+    return found[1]
 
 
 def changes_from(point: Point, told: Iterable[Told]) -> Iterator[Move]:
