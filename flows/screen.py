@@ -5,7 +5,6 @@ Everything here goes to standard error; results (a summary, `--json`) go to stan
 
 from __future__ import annotations
 
-import statistics
 import sys
 import threading
 import time
@@ -68,12 +67,12 @@ class Progress:
         self._forget_search()
 
     def _forget_search(self) -> None:
-        self.asked, self.done, self.workers = 0, 0, 1
+        self.asked = self.done = self.done_before = 0
+        self.opened = time.monotonic()
         self.objective = ""
         self.best_number: int | None = None
         self.running: dict[int, Attempt] = {}
         self.resting: set[int] = set()
-        self.trial_seconds: list[float] = []
 
     def hear(self, row: Event) -> str | None:
         """Takes one event; returns the line it deserves in a log, or None."""
@@ -88,10 +87,11 @@ class Progress:
         """Time left of the budget in words; without one, about how long the trials that are left will take; else empty."""
         if self.budget is not None:
             return f"{clock(max(0.0, self.budget - self.elapsed))} left"
-        if self.stage != "search" or not self.trial_seconds or not self.asked:
+        ended = self.done - self.done_before
+        if self.stage != "search" or ended < 1:
             return ""
-        to_come = (self.asked - self.done) * statistics.mean(self.trial_seconds) / self.workers
-        return f"about {clock(to_come)} of trials left"
+        each = (time.monotonic() - self.opened) / ended
+        return f"about {clock(each * (self.asked - self.done))} of trials left"
 
     # ---- the run and its stages ----
 
@@ -131,13 +131,10 @@ class Progress:
     def _on_search_opened(self, row: Event) -> str | None:
         self._forget_search()
         self.asked, self.done, self.objective = int(row["trials"]), int(row["finished"]), str(row.get("objective") or "")
-        open_before = int(row.get("interrupted") or 0)
+        self.done_before, open_before = self.done, int(row.get("interrupted") or 0)
         if not (self.done or open_before):
             return None
         return f"{'search':<9} goes on: {self.done} of {self.asked} trials are done, {open_before} were interrupted"
-
-    def _on_search_workers(self, row: Event) -> None:
-        self.workers = max(1, int(row["workers"]))
 
     def _on_search_waiting(self, row: Event) -> str:
         return f"{'search':<9} waits: another process is at work on this study"
@@ -177,7 +174,7 @@ class Progress:
         self._ended(row)
         self.resting.add(row["number"])
         epochs = (row.get("trial") or {}).get("fidelity", {}).get("epochs")
-        return f"{'trial':<9} {row['number']:>3} {_figure(row.get('value'))} rests" + (f" after {epochs:g} epochs" if epochs else "")
+        return f"{'trial':<9} {row['number']:>3} {_figure(row.get('value'))} rests" + (f" after epoch {epochs:g}" if epochs else "")
 
     def _on_trial_finished(self, row: Event) -> str:
         self._ended(row)
@@ -201,8 +198,6 @@ class Progress:
         self.asked, self.done = int(row.get("trials") or self.asked), int(row.get("finished") or self.done)
         self.best, self.best_number = row.get("best", self.best), row.get("best_number", self.best_number)
         self.objective = str(row.get("objective") or self.objective)
-        if row.get("seconds"):
-            self.trial_seconds.append(float(row["seconds"]))
 
     def _on_run_finished(self, row: Event) -> None:
         return None

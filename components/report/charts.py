@@ -18,7 +18,7 @@ from markupsafe import Markup
 
 Point = tuple[float, float]
 
-CHARACTER = 6.3  # mean width of a tick label's character, px
+CHARACTER = 6.9  # mean width of a tick label's character, px
 GAP = 8.0  # between an axis and its labels, px
 LABEL = 18  # characters of a class name that a confusion matrix shows
 

@@ -258,7 +258,7 @@ def note(row: Row) -> str:
     missing = _under(row, "missed") if row["state"] == "complete" else {}
     told = [f"misses {words.plain(name)} by {words.amount(name, by)}" for name, by in missing.items()]
     epochs = _under(row, "fidelity").get("epochs")
-    told += [f"after {words.count(round(epochs), 'epoch')}"] if row["state"] in ("pruned", "resting") and epochs else []
+    told += [f"after {epochs:g} epoch{'' if epochs == 1 else 's'}"] if row["state"] in ("pruned", "resting") and epochs else []
     return ", ".join([*(["best"] if row["best"] else []), *(["on the front"] if row["on_front"] else []), *told])
 
 

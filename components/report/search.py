@@ -267,7 +267,7 @@ def spoken(setting: str) -> str:
 
 def _rungs(result: SearchResult, rows: Sequence[Row]) -> Markup | None:
     """Learning curves over the rungs where a scheduler compared trials."""
-    known = {trial.number: trial for trial in result.trials if trial.rungs}
+    known = {trial.number: trial for trial in result.trials if trial.rungs and not leaderboard.missed(trial)}
     if len({epochs for trial in known.values() for epochs in trial.rungs}) < 2:
         return None
     order = sorted(known.values(), key=lambda t: (t.number == result.best_number, len(t.rungs), t.number))[-MOST_CLIMBS:]
@@ -304,7 +304,8 @@ def _parallel(result: SearchResult, rows: Sequence[Row]) -> Markup | None:
     grades = dict.fromkeys(order[:-leading], "faint") | dict.fromkeys(order[-leading:], "c1") | {result.best_number: "hot thick"}
     tips = {row["number"]: _tip(row) for row in rows}
     label = "settings of every completed trial, each line one trial, the best quarter and the best one highlighted"
-    return search_charts.parallel(label, [*dimensions[-MOST_DIMENSIONS:], *_objective_axes(result, trials)], order, tips, grades)
+    axes = _objective_axes(result, trials)
+    return search_charts.parallel(label, [*dimensions[len(axes) - 1 - MOST_DIMENSIONS :], *axes], order, tips, grades)
 
 
 def _objective_axes(result: SearchResult, trials: Sequence[Trial]) -> list[search_charts.Dimension]:
