@@ -2,6 +2,7 @@
 
 trials(search), trials_of_events(events)   rows with nested settings, for the report
 trial_rows(search)                         the same flat, for `--json` and table artifacts
+rows_of_run(records, events)               the same flat, also of a search that has not ended
 versions(registered)                       one row a model version
 text(rows)                                 rows as a terminal shows them
 """
@@ -65,6 +66,12 @@ def trials_of_events(events: Iterable[Mapping[str, Any]]) -> list[Row]:
 def trial_rows(result: SearchResult) -> list[Row]:
     """`trials` with every setting as a key of its own (`architecture.width`, `hyperparameters.dropout`): no nested values."""
     return [_flat_row(row) for row in trials(result)]
+
+
+def rows_of_run(records: Mapping[str, Any], events: Iterable[Mapping[str, Any]]) -> list[Row]:
+    """Flat rows of a run's trials: from its search's record, or from its journal while the search is at work or if it failed."""
+    result = records.get("search")
+    return trial_rows(result) if result is not None else [_flat_row(row) for row in trials_of_events(events)]
 
 
 def value_of(trial: Trial, objective: str) -> float | None:

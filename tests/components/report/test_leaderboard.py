@@ -133,6 +133,15 @@ def test_events_tell_the_latest_of_each_trial() -> None:
     assert rows[0]["hyperparameters"] == {"learning_rate": 0.1}
 
 
+def test_a_run_whose_search_failed_has_a_leaderboard(failed: ReportedRun, digits: ReportedRun) -> None:
+    """What the journal knows, with the reasons; the search's record where there is one."""
+    text = leaderboard.text(leaderboard.rows_of_run(failed.records, failed.events))
+    assert "failed (oom)" in text
+    assert "out of memory at batch 512" in text
+    assert "running" in text
+    assert leaderboard.rows_of_run(digits.records, digits.events) == leaderboard.trial_rows(digits.records["search"])
+
+
 def test_varied_settings_are_those_that_differ_or_are_missing() -> None:
     """Shared settings are left out, conditional ones are kept."""
     make = [{"width": 8, "norm": "batch"}, {"width": 16, "norm": "batch"}, {"width": 8, "norm": "batch", "expansion": 2}]
