@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import shutil
@@ -14,6 +15,7 @@ from components.errors import UnknownNameError, UsageError
 from components.home import home
 from components.store import Store, read_record
 from flows.screen import clock
+from flows.summary import note_of
 from flows.table import STAGES
 
 RUNS_KEPT = 10
@@ -26,13 +28,13 @@ def rows() -> list[JSON]:
 
 
 def _folders() -> list[Path]:
-    """Folders of runs, newest first, without those that the stage door made for one stage."""
-    found = sorted((f for f in (home() / "runs").glob("*") if (f / "run.json").exists()), reverse=True)
-    return [folder for folder in found if json.loads((folder / "run.json").read_text()).get("state") != "door"]
+    """Folders of runs, newest first, without those that the stage door made for one stage and those whose note is damaged."""
+    found = sorted((home() / "runs").glob("*"), reverse=True)
+    return [folder for folder in found if note_of(folder).get("state", "door") != "door"]
 
 
 def _row(folder: Path) -> JSON:
-    note = json.loads((folder / "run.json").read_text())
+    note = note_of(folder)
     events = list(journal.read(folder / "journal.jsonl"))
     state = note["state"]
     if state == "running" and not _is_open(note["identity"]):
@@ -101,7 +103,7 @@ def leaderboard(model: str | None) -> tuple[JSON, str]:
     from components.report.leaderboard import text, trial_rows
 
     for folder in _folders():
-        if model and json.loads((folder / "run.json").read_text())["model"] != model:
+        if model and note_of(folder)["model"] != model:
             continue
         found = records_of(folder)
         if "search" in found:
@@ -138,8 +140,9 @@ def _keys_in_use() -> set[str]:
     from components.store import KeyParts
 
     for file in (home() / "last").glob("*/*.json"):
-        if file.stem in STAGES:
-            keys.add(KeyParts(**json.loads(file.read_text())).key)
+        with contextlib.suppress(OSError, ValueError, TypeError):  # a damaged memory refers to nothing
+            if file.stem in STAGES:
+                keys.add(KeyParts(**json.loads(file.read_text())).key)
     return keys
 
 

@@ -80,7 +80,7 @@ def last_run_of(identity: str, model: str) -> str:
     """The id of the newest finished run with this configuration, else of this model; empty if there is none."""
     fallback = ""
     for folder in sorted((home() / "runs").glob("*"), reverse=True):
-        note: dict[str, Any] = _note(folder)
+        note: dict[str, Any] = note_of(folder)
         if note.get("identity") == identity and note.get("state") == "finished":
             return folder.name
         if not fallback and note.get("model") == model and note.get("state") == "finished":
@@ -90,12 +90,15 @@ def last_run_of(identity: str, model: str) -> str:
 
 def is_unfinished(identity: str) -> bool:
     """Whether a run with this configuration was killed before it could report: its results may be there, its end is not."""
-    notes = (_note(folder) for folder in (home() / "runs").glob("*"))
+    notes = (note_of(folder) for folder in (home() / "runs").glob("*"))
     return any(note.get("identity") == identity and note.get("state") == "running" for note in notes)
 
 
-def _note(folder: Path) -> dict[str, Any]:
+def note_of(folder: Path) -> dict[str, Any]:
+    """What a run's folder says of it (model, state and identity at least); empty if the note is missing or damaged."""
     try:
-        return dict(json.loads((folder / "run.json").read_text()))
+        found = json.loads((folder / "run.json").read_text())
     except (OSError, ValueError):
         return {}
+    whole = isinstance(found, dict) and all(isinstance(found.get(key), str) for key in ("model", "state", "identity"))
+    return found if whole else {}
