@@ -17,7 +17,6 @@ from components.build import build
 from components.errors import UsageError
 from components.search.interface import Assignment
 from components.search.supernet import TRAINED
-from components.training.trial import failed
 
 
 class SupernetEvaluator:
@@ -34,6 +33,8 @@ class SupernetEvaluator:
             raise UsageError(
                 "evaluator=supernet judges by a supernet and the strategy trained none; choose strategy=oneshot or strategy=darts"
             )
+        from components.training.trial import failed  # imports torch, which the parent of a search does without
+
         started = time.monotonic()
         space, supernet = _loaded(task)
         try:
