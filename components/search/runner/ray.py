@@ -29,6 +29,7 @@ from components import processes
 from components.errors import TryAgainError, UsageError
 from components.processes import available_cores
 from components.search.calls import Order, attend
+from components.search.guardian import family_of, guarding
 from components.search.interface import EventListener, Outcome
 from components.search.nodes import Mark, Node, describe, require_fit
 
@@ -195,8 +196,8 @@ def _actor(node: str, slots: int) -> Any:
 
     place = NodeAffinitySchedulingStrategy(node_id=node, soft=False)
     room: dict[str, Any] = {"concurrency_groups": {"beside": 2}, "max_concurrency": slots}
-    decorate: Any = ray.remote(num_cpus=slots, scheduling_strategy=place, **room)
-    return decorate(Attendant).remote()
+    remote: Any = ray.remote
+    return remote(num_cpus=slots, scheduling_strategy=place, **room)(Attendant).remote()
 
 
 def _beside(method: Any) -> Any:
@@ -209,14 +210,26 @@ def _connected(address: str | None) -> Iterator[None]:
     """A driver of the cluster, of one of this machine's own without an address. Raises what `_connect` does."""
     own = tempfile.mkdtemp(prefix="athanor-ray-") if address is None else None
     try:
-        with _own_signal_handler():
+        with _own_signal_handler(), _shut_down(only_if_failed=True):
             _connect(address, own)
-        yield
+        with guarding(family_of(own, os.getpid()) if own else ()), _shut_down():
+            yield
     finally:
-        if "ray" in sys.modules:
-            sys.modules["ray"].shutdown()
         if own:
             shutil.rmtree(own, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _shut_down(only_if_failed: bool = False) -> Iterator[None]:
+    """Disconnects from the cluster, and ends it if it was started here."""
+    try:
+        yield
+    except BaseException:
+        only_if_failed = False
+        raise
+    finally:
+        if "ray" in sys.modules and not only_if_failed:
+            sys.modules["ray"].shutdown()
 
 
 def _knock(address: str) -> None:
@@ -255,6 +268,9 @@ def _connect(address: str | None, folder: str | None) -> None:
     except OSError as error:
         why = str(error).splitlines()[0]
         raise TryAgainError(f"runner=ray: the cluster {address} does not answer ({why}); start it or run the same command again") from error
+    except Exception as error:  # Ray has no class of its own for a node that did not come up in time
+        why = str(error).splitlines()[0]
+        raise TryAgainError(f"runner=ray: Ray could not be started ({type(error).__name__}: {why}); run the same command again") from error
 
 
 # ---- on the machines of the cluster ----
