@@ -1,0 +1,271 @@
+"""A Gaussian process that knows what pairs and triples of parameters do together, and how sure it is.
+
+The kernel is the sum, over one, two and three parameters at a time, of products of a kernel per parameter, each with a
+weight that is learned (Duvenaud et al., "Additive Gaussian Processes", NeurIPS 2011). A parameter's kernel is a table
+over its levels whose rows sum to zero, so that a pair says only what its two parameters do not say alone; a parameter
+that a point does not have contributes nothing. Scores that are had without training enter as straight lines whose
+slopes are believed, until data say otherwise, to make a higher score better.
+
+Axes: N rows, M other rows, P levels of all columns, C columns, F features.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy.linalg import cho_solve, cholesky, solve_triangular
+from scipy.optimize import minimize
+
+from components.search.encoding import Array, Column, Levels
+
+JITTER = 1e-6
+STEPS = 15  # of the search for the most likely kernel
+WEIGHT_SPREAD, ORDER_SPREAD, LENGTH_SPREAD, NOISE_SPREAD = 1.0, 1.0, 0.5, 1.5  # of the logarithms, around what is believed first
+LENGTH, NOISE = 0.4, 0.1  # believed first: the share of its range over which a number matters; variance of what no parameter explains
+SLOPE_SPREAD = 0.7  # of all features together, in standard deviations of what is modelled
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What the process sees of points: which level of each column (one-hot [N, P]) and the features [N, F]."""
+
+    hot_NP: Array
+    features_NF: Array
+
+    @classmethod
+    def of(cls, columns: Sequence[Column], levels: Levels, features: Array | None = None) -> Rows:
+        ends = np.cumsum([0, *(column.size for column in columns)])
+        hot = np.zeros((len(levels), int(ends[-1])))
+        rows, where = np.nonzero(levels)
+        hot[rows, ends[where] + levels[rows, where] - 1] = 1.0
+        return cls(hot, np.zeros((len(levels), 0)) if features is None else features)
+
+    def __len__(self) -> int:
+        return len(self.hot_NP)
+
+    def __getitem__(self, which: slice | Array) -> Rows:
+        return Rows(self.hot_NP[which], self.features_NF[which])
+
+    def __add__(self, other: Rows) -> Rows:
+        return Rows(np.concatenate([self.hot_NP, other.hot_NP]), np.concatenate([self.features_NF, other.features_NF]))
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """Weight and length scale of each column, variance of each order (1, 2, 3) and of the noise; and by how much all
+    features together are believed to lower what is modelled, in its standard deviations."""
+
+    columns: tuple[Column, ...]
+    weights: Array
+    lengths: Array
+    orders: Array
+    noise: float
+    slope: float = 0.0
+
+    def between(self, one: Rows, other: Rows) -> Array:
+        """Covariances [N, M] of what the process models, without noise."""
+        sums = [(one.hot_NP @ table) @ other.hot_NP.T for table in self._tables]
+        return _combined(sums, self.orders) + SLOPE_SPREAD**2 / _count(one) * (one.features_NF @ other.features_NF.T)
+
+    def variances(self, rows: Rows) -> Array:
+        """The diagonal of `between(rows, rows)`."""
+        sums = [rows.hot_NP @ np.diag(table) for table in self._tables]
+        return _combined(sums, self.orders) + SLOPE_SPREAD**2 / _count(rows) * (rows.features_NF**2).sum(axis=1)
+
+    def believed(self, rows: Rows) -> Array:
+        """What is expected of each row [N] before any data."""
+        return np.asarray(-self.slope / _count(rows) * rows.features_NF.sum(axis=1))
+
+    @cached_property
+    def _tables(self) -> list[Array]:
+        """[P, P] for the first, second and third powers of the columns' kernels."""
+        size = sum(column.size for column in self.columns)
+        found = [np.zeros((size, size)) for _ in range(3)]
+        start = 0
+        for column, weight, length in zip(self.columns, self.weights, self.lengths):
+            place = slice(start, start + column.size)
+            for power, table in enumerate(found, start=1):
+                table[place, place] = (weight * likeness(column, length)) ** power
+            start += column.size
+        return found
+
+
+def _combined(sums: Sequence[Array], orders: Array) -> Array:
+    """1 + the elementary symmetric polynomials of the columns' kernels from their power sums (Newton's identities)."""
+    first, squares, cubes = sums
+    second = 0.5 * (first * first - squares)
+    third = (first**3 - 3.0 * first * squares + 2.0 * cubes) / 6.0
+    return np.asarray(1.0 + orders[0] * first + orders[1] * second + orders[2] * third)
+
+
+def _count(rows: Rows) -> int:
+    return max(1, rows.features_NF.shape[1])
+
+
+def likeness(column: Column, length: float) -> Array:
+    """How alike a column's levels are [size, size]: rows sum to zero, the mean of the diagonal is 1."""
+    if column.size < 2:
+        return np.zeros((column.size, column.size))
+    table = np.eye(column.size)
+    if column.places is not None:
+        near = _matern(np.abs(column.places[:, None] - column.places[None]) / length)
+        table = 0.5 * table + 0.5 * near if column.is_choice else near
+    table = table - table.mean(axis=0) - table.mean(axis=0)[:, None] + table.mean()
+    return np.asarray(table / np.diag(table).mean())
+
+
+def _matern(distance: Array) -> Array:
+    scaled = math.sqrt(5.0) * distance
+    return np.asarray((1.0 + scaled + scaled * scaled / 3.0) * np.exp(-scaled))
+
+
+# ---- the most likely kernel ----
+
+
+def fitted(columns: tuple[Column, ...], levels: Levels, values: Array) -> Kernel:
+    """The kernel under which values [N] at levels [N, C] are most likely, weighed against what is believed first."""
+    likelihood = _Likelihood(columns, levels, values)
+    found = minimize(likelihood, likelihood.start, jac=True, method="L-BFGS-B", options={"maxiter": STEPS})
+    return likelihood.kernel(found.x)
+
+
+class _Likelihood:
+    """Minus the logarithm of the posterior density of a kernel's parameters (as logarithms), with its gradient."""
+
+    def __init__(self, columns: tuple[Column, ...], levels: Levels, residuals: Array) -> None:
+        self._columns, self._residuals = columns, residuals
+        self._at = [np.maximum(levels[:, c] - 1, 0) for c in range(len(columns))]
+        self._there = [np.outer(levels[:, c] > 0, levels[:, c] > 0) for c in range(len(columns))]
+        self._axes = [c for c, column in enumerate(columns) if column.places is not None]
+        self._fixed = {c: self._spread_out(c, LENGTH) for c in range(len(columns)) if c not in self._axes}
+        active = max(1.0, float((levels > 0).sum(axis=1).mean()))
+        count = len(columns)
+        self.start = np.concatenate(
+            [np.full(count, -math.log(active)), np.zeros(3), [math.log(NOISE)], np.full(len(self._axes), math.log(LENGTH))]
+        )
+        self._spread = np.concatenate(
+            [np.full(count, WEIGHT_SPREAD), np.full(3, ORDER_SPREAD), [NOISE_SPREAD], np.full(len(self._axes), LENGTH_SPREAD)]
+        )
+
+    def kernel(self, logs: Array) -> Kernel:
+        count = len(self._columns)
+        lengths = np.full(count, LENGTH)
+        lengths[self._axes] = np.exp(logs[count + 4 :])
+        return Kernel(self._columns, np.exp(logs[:count]), lengths, np.exp(logs[count : count + 3]), float(np.exp(logs[count + 3])))
+
+    def __call__(self, logs: Array) -> tuple[float, Array]:
+        kernel, count = self.kernel(logs), len(self._columns)
+        parts = np.stack(
+            [kernel.weights[c] * (self._fixed[c] if c in self._fixed else self._spread_out(c, kernel.lengths[c])) for c in range(count)]
+        )
+        first, squares = parts.sum(axis=0), (parts**2).sum(axis=0)
+        second = 0.5 * (first * first - squares)
+        third = (first**3 - 3.0 * first * squares + 2.0 * (parts**3).sum(axis=0)) / 6.0
+        covariance = 1.0 + kernel.orders[0] * first + kernel.orders[1] * second + kernel.orders[2] * third
+        covariance[np.diag_indices(len(covariance))] += kernel.noise + JITTER
+        lower = cholesky(covariance, lower=True, check_finite=False)
+        solved = cho_solve((lower, True), self._residuals, check_finite=False)
+        pull = 0.5 * (np.outer(solved, solved) - cho_solve((lower, True), np.eye(len(lower)), check_finite=False))
+        gradient = np.empty_like(logs)
+        for c, part in enumerate(parts):
+            rest = first - part
+            slope = pull * (kernel.orders[0] + kernel.orders[1] * rest + kernel.orders[2] * (second - part * rest))
+            gradient[c] = np.vdot(slope, part)
+            if c in self._axes:
+                gradient[count + 4 + self._axes.index(c)] = kernel.weights[c] * np.vdot(slope, self._by_length(c, kernel.lengths[c]))
+        gradient[count : count + 3] = [v * np.vdot(pull, k) for v, k in zip(kernel.orders, (first, second, third))]
+        gradient[count + 3] = kernel.noise * np.trace(pull)
+        away = (logs - self.start) / self._spread
+        density = -0.5 * self._residuals @ solved - np.log(np.diag(lower)).sum() - 0.5 * away @ away
+        return -float(density), -(gradient - away / self._spread)
+
+    def _spread_out(self, c: int, length: float) -> Array:
+        """A column's kernel at the rows [N, N]."""
+        return self._looked_up(c, likeness(self._columns[c], length))
+
+    def _by_length(self, c: int, length: float) -> Array:
+        """Its derivative by the logarithm of the length scale."""
+        step = 1e-4
+        longer, shorter = (likeness(self._columns[c], length * math.exp(sign * step)) for sign in (1, -1))
+        return self._looked_up(c, (longer - shorter) / (2 * step))
+
+    def _looked_up(self, c: int, table: Array) -> Array:
+        return np.asarray(table[self._at[c]][:, self._at[c]] * self._there[c])
+
+
+# ---- what the process expects ----
+
+
+class Process:
+    """A factor of the covariance of rows, noise included: one of the first rows, made at once, and below it a few more.
+
+    What is added leaves the first part where it is, so that a row costs no more than one solution by it.
+    """
+
+    def __init__(self, kernel: Kernel, rows: Rows) -> None:
+        self.kernel = kernel
+        self._base, self._rest = rows, rows[:0]
+        self._upper_left = _factor(kernel, rows, 0.0)
+        self._lower_left, self._lower_right = np.zeros((0, len(rows))), np.zeros((0, 0))
+
+    def __len__(self) -> int:
+        return len(self._base) + len(self._rest)
+
+    def extended(self, rows: Rows) -> Process:
+        """With further rows."""
+        left, right = self._solved(rows)
+        across = np.concatenate([left, right])
+        found = copy(self)
+        found._rest = self._rest + rows
+        found._lower_left = np.concatenate([self._lower_left, left.T])
+        above = np.concatenate([self._lower_right, np.zeros((len(self._rest), len(rows)))], axis=1)
+        found._lower_right = np.concatenate([above, np.concatenate([right.T, _factor(self.kernel, rows, across.T @ across)], axis=1)])
+        return found
+
+    def coefficients(self, values: Array) -> Array:
+        """What `means` and `posterior` need to know of the values at the first rows, as many as there are values."""
+        size, rest = len(self._base), len(values) - len(self._base)
+        away = values - np.concatenate([self.kernel.believed(self._base), self.kernel.believed(self._rest[:rest])])
+        below, corner = self._lower_left[:rest], np.ascontiguousarray(self._lower_right[:rest, :rest])
+        first = _triangle(self._upper_left, away[:size])
+        last = _triangle(corner, _triangle(corner, away[size:] - below @ first), transposed=True)
+        return np.concatenate([_triangle(self._upper_left, first - below.T @ last, transposed=True), last])
+
+    def means(self, coefficients: Array, rows: Rows) -> Array:
+        """Expected values at other rows [M]."""
+        size, rest = len(self._base), len(coefficients) - len(self._base)
+        found = self.kernel.believed(rows) + self.kernel.between(rows, self._base) @ coefficients[:size]
+        return np.asarray(found + self.kernel.between(rows, self._rest[:rest]) @ coefficients[size:])
+
+    def smoothed(self, coefficients: Array, values: Array) -> Array:
+        """Expected values at the first rows themselves, whose values are given."""
+        return np.asarray(values - (self.kernel.noise + JITTER) * coefficients)
+
+    def deviations(self, rows: Rows) -> Array:
+        """Standard deviations of the expected values at other rows [M], without noise."""
+        left, right = self._solved(rows)
+        known = (left**2).sum(axis=0) + (right**2).sum(axis=0)
+        return np.asarray(np.sqrt(np.maximum(self.kernel.variances(rows) - known, JITTER)))
+
+    def _solved(self, rows: Rows) -> tuple[Array, Array]:
+        """The factor's solution for the covariances with other rows, [first rows, M] and [further rows, M]."""
+        left = _triangle(self._upper_left, self.kernel.between(self._base, rows))
+        return left, _triangle(self._lower_right, self.kernel.between(self._rest, rows) - self._lower_left @ left)
+
+
+def _factor(kernel: Kernel, rows: Rows, known: Array | float) -> Array:
+    covariance = kernel.between(rows, rows) - known
+    covariance[np.diag_indices(len(rows))] += kernel.noise + JITTER
+    return np.asarray(cholesky(covariance, lower=True, check_finite=False)) if len(rows) else covariance
+
+
+def _triangle(lower: Array, right: Array, *, transposed: bool = False) -> Array:
+    """Solves with a lower triangle, or its transpose."""
+    if not len(lower):
+        return right
+    return np.asarray(solve_triangular(lower, right, lower=True, trans=int(transposed), check_finite=False))
