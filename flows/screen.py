@@ -153,7 +153,7 @@ class Progress:
         aim = f"; next: {row['aim']}" if row.get("aim") else ""
         return f"{'round':<9} {row['round']:>3} {reached}, target not met, {row['diagnosis']}: {row['words']}{aim}"
 
-    def _on_supernet_trained(self, row: Event) -> None:
+    def _on_supernet_progress(self, row: Event) -> None:
         self.detail = f"supernet {row['share']:.0%} trained, loss {row['loss']:.3f}"
 
     def _on_trial_started(self, row: Event) -> None:

@@ -262,7 +262,7 @@ def _aligned(name: str, cell: str, width: int) -> str:
 
 def note(row: Row) -> str:
     """What sets a trial apart, in a word or two: the best, on the front, how far it came, what constraint it misses by how much."""
-    missing = _under(row, "missed") if row["state"] == "complete" else {}
+    missing = _under(row, "missed")
     told = [f"misses {words.plain(name)} by {words.amount(name, by)}" for name, by in missing.items()]
     epochs = _under(row, "fidelity").get("epochs")
     told += [f"after {epochs:g} epoch{'' if epochs == 1 else 's'}"] if row["state"] in ("pruned", "resting") and epochs else []

@@ -100,7 +100,7 @@ def _front_words(result: SearchResult) -> list[str]:
 
 
 def _missed_words(result: SearchResult) -> list[str]:
-    short = [trial for trial in result.trials if trial.state == "complete" and leaderboard.missed(trial)]
+    short = [trial for trial in result.trials if leaderboard.missed(trial)]
     if not short:
         return []
     names = words.listed([words.plain(limit) for limit in dict.fromkeys(limit for trial in short for limit in leaderboard.missed(trial))])
@@ -176,7 +176,7 @@ def _tip(row: Row) -> str:
 
 
 def _state(row: Row) -> str:
-    return "infeasible" if row["missed"] and row["state"] == "complete" else str(row["state"])
+    return "infeasible" if row["missed"] and row["value"] is not None else str(row["state"])
 
 
 def _marks(rows: Sequence[Row]) -> list[search_charts.TrialMark]:
@@ -216,7 +216,7 @@ def _fronts(result: SearchResult, rows: Sequence[Row], limits: Mapping[str, floa
         o: search_charts.Objective(words.metric(o), d == "maximize", limits.get(o)) for o, d in zip(result.objectives, result.directions)
     }
     first, others = result.objectives[0], result.objectives[1:]
-    rows = [row for row in rows if row["state"] == "complete"]
+    rows = [row for row in rows if row["state"] == "complete" or row["missed"]]
     drawn = []
     for other in others:
         marks = [_front_mark(row, other, first) for row in rows if row["objectives"][other] is not None and row["value"] is not None]

@@ -16,8 +16,8 @@ MANY = 60  # trials; of more the dots are smaller
 
 @dataclass(frozen=True)
 class TrialMark:
-    """One trial of a chart: its value (None where it has none), what its tooltip says, and its state (`infeasible` for a
-    complete one that misses a constraint)."""
+    """One trial of a chart: its value (None where it has none), what its tooltip says, and its state (`infeasible` for
+    one that misses a constraint)."""
 
     number: int
     value: float | None
@@ -77,8 +77,8 @@ def scatter(label: str, trials: Sequence[tuple[float, TrialMark]], *, x: str, y:
 
 
 def _compared(trials: Sequence[TrialMark]) -> list[float]:
-    """The values that an axis is made for: of the trials that were trained to the end, unless there are too few."""
-    ended = [t.value for t in trials if t.value is not None and t.state in ("complete", "infeasible")]
+    """The values that an axis is made for: of the trials that can be compared, unless there are too few."""
+    ended = [t.value for t in trials if t.value is not None and t.state == "complete"]
     return ended if len(ended) > 1 else [t.value for t in trials if t.value is not None]
 
 

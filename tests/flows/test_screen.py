@@ -139,3 +139,12 @@ def test_a_study_that_goes_on_says_where_it_stands() -> None:
     opened = {"event": "search.opened", "trials": 16, "finished": 5, "interrupted": 2, "objective": "accuracy"}
     assert screen.Progress().hear(opened) == "search    goes on: 5 of 16 trials are done, 2 were interrupted"
     assert screen.Progress().hear({**opened, "finished": 0, "interrupted": 0}) is None
+
+
+def test_a_supernet_in_training_is_seen() -> None:
+    """How far it is and its loss, until the first trial starts."""
+    progress = screen.Progress()
+    assert progress.hear({"event": "supernet.progress", "share": 0.4, "loss": 1.234, "seconds": 60.0}) is None
+    assert progress.detail == "supernet 40% trained, loss 1.234"
+    progress.hear({"event": "trial.started", "number": 0})
+    assert progress.detail == ""

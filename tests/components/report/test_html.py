@@ -79,11 +79,12 @@ def test_a_search_for_several_objectives_shows_its_front(halving: ReportedRun) -
     """Who leads, who misses a constraint, how far each was carried, and the members that the search was put together from."""
     found = page(halving)
     result = halving.records["search"]
-    missing = sum(t.state == "complete" and t.constraints["num_parameters"] > 0 for t in result.trials)
-    assert 0 < missing < 5
+    missing = sum(t.constraints["num_parameters"] > 0 for t in result.trials)
+    assert missing > 1
     assert len(result.front) > 1
     for word in (
-        f"Of 20 trials, {result.best_number} is taken", "on the front of accuracy and size", "a constraint (parameters)",
+        f"Of 20 trials, {result.best_number} is taken", "on the front of accuracy and size",
+        f"{missing} trials miss a constraint (parameters)",
         "15 pruned", "Accuracy against size", "How far trials were carried", "The front", "not carried on past epoch 1 of 6",
         "strategy random, scheduler asha", "misses parameters by", "size, KiB",
     ):  # fmt: skip
