@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterator
-from types import ModuleType
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from components.artifacts import JSON
@@ -14,29 +13,30 @@ from components.errors import UsageError
 
 WORDS = {
     "supernet": "a supernet, which shares weights between candidates",
+    "mixture supernet": "a supernet that can weigh operations against each other",
+    "trained supernet": "a supernet that the strategy has trained",
     "epochs": "an evaluator that trains epoch by epoch",
-    "weights": "weights of earlier trials",
 }
+# Who may offer what a member of a family needs.
+GIVERS = {"strategy": ("space", "evaluator"), "scheduler": ("evaluator",), "evaluator": ("strategy", "space")}
+MARKS = {"space": "modality", "strategy": "sampler", "scheduler": "rungs", "evaluator": "evaluate"}  # what a member's class has
+MOST = 3  # choices that a refusal names
+Members = Mapping[str, Any]  # one of each family, built or not: only class attributes are looked at
 
 
 def check(config: JSON, space: Any, num_objectives: int = 1) -> None:
     """Raises `UsageError`, in one line with the nearest choice, for members that cannot work together."""
-    strategy, scheduler, evaluator = (member(config, family) for family in ("strategy", "scheduler", "evaluator"))
-    if num_objectives > 1 and strategy is not None and getattr(strategy, "objectives", "many") == "one":
-        choices = _members("strategy", lambda found: getattr(found, "objectives", "") == "many")
-        raise UsageError(
-            f"strategy={name_of(config, 'strategy')} pursues one objective, objective lists {num_objectives}; "
-            f"choose strategy={' or '.join(choices)}, or one objective"
-        )
-    _require("strategy", strategy, {"space": space, "evaluator": evaluator}, config)
-    _require("scheduler", scheduler, {"evaluator": evaluator}, config)
-    _require("evaluator", evaluator, {"strategy": strategy, "space": space}, config)
-
-
-def member(config: JSON, family: str) -> Any:
-    """The built member of a family, or None where the configuration names none."""
-    node = config.get(family)
-    return build(node) if node else None
+    members = {"space": space} | {family: build(config[family]) for family in GIVERS if config.get(family)}
+    missing = next(_missing(members, num_objectives), None)
+    if missing is None:
+        return
+    family, need = missing
+    name = name_of(config, family)
+    remedy = " or ".join(_remedies(members, num_objectives)[:MOST]) or "a combination of your own"
+    if need == "objectives":
+        raise UsageError(f"{family}={name} pursues one objective, objective lists {num_objectives}; choose {remedy}, or one objective")
+    now = " and ".join(f"{giver}={name_of(config, giver)}" for giver in GIVERS[family] if config.get(giver))
+    raise UsageError(f"{family}={name} needs {WORDS.get(need, need)}, which {now} do not offer; choose {remedy}")
 
 
 def name_of(config: JSON, family: str) -> str:
@@ -45,40 +45,45 @@ def name_of(config: JSON, family: str) -> str:
 
 
 def offers_of(found: Any) -> frozenset[str]:
+    """What a member offers to those of other families."""
     return frozenset(getattr(found, "offers", ()) or ())
 
 
 def needs_of(found: Any) -> frozenset[str]:
+    """What a member asks of those of other families."""
     return frozenset(getattr(found, "needs", ()) or ())
 
 
-def _require(family: str, found: Any, others: dict[str, Any], config: JSON) -> None:
-    for need in sorted(needs_of(found)):
-        if any(need in offers_of(other) for other in others.values()):
-            continue
-        giving = [
-            f"{other}={name}"
-            for other in others
-            for name in _members(other, lambda m, need=need: need in offers_of(m), modality=getattr(others.get("space"), "modality", None))
-        ]
-        without = [f"{family}={name}" for name in _members(family, lambda m, need=need: need not in needs_of(m))]
-        remedy = " or ".join(giving[:3] or without[:3])
-        now = " and ".join(f"{other}={name_of(config, other)}" for other in others if config.get(other))
-        raise UsageError(f"{family}={name_of(config, family)} needs {WORDS.get(need, need)}, which {now} do not offer; choose {remedy}")
+def _missing(members: Members, num_objectives: int) -> Iterator[tuple[str, str]]:
+    """What is needed and not offered, by the family that needs it."""
+    if num_objectives > 1 and getattr(members.get("strategy"), "objectives", "many") == "one":
+        yield "strategy", "objectives"
+    for family, givers in GIVERS.items():
+        offered = {offer for giver in givers for offer in offers_of(members.get(giver))}
+        for need in sorted(needs_of(members.get(family)) - offered):
+            yield family, need
 
 
-def _members(family: str, fits: Any, modality: str | None = None) -> list[str]:
-    """The names of our own members of a family whose class fits."""
-    package = importlib.import_module(f"components.{'models' if family == 'space' else 'search'}.{family}")
+def _remedies(members: Members, num_objectives: int) -> list[str]:
+    """The single changes after which the least is missing, those that keep the strategy and the space first."""
     found = []
-    for name, module in _modules(package):
-        classes = [m for m in vars(module).values() if isinstance(m, type) and m.__module__ == module.__name__]
-        suited = [c for c in classes if fits(c) and (family != "space" or modality in (None, getattr(c, "modality", None)))]
-        marked = [c for c in suited if hasattr(c, {"space": "modality", "evaluator": "evaluate"}.get(family, "needs"))]
-        found += [name] if marked else []
-    return found
+    for place, family in enumerate(("evaluator", "scheduler", "space", "strategy")):
+        if family not in members:
+            continue
+        for name, other in _family(family, getattr(members["space"], "modality", None)):
+            left = len(list(_missing({**members, family: other}, num_objectives)))
+            found.append((left, place, name, f"{family}={name}"))
+    least = min((row[0] for row in found), default=0)
+    return [words for left, _, _, words in sorted(found) if left == least]
 
 
-def _modules(package: ModuleType) -> Iterator[tuple[str, ModuleType]]:
-    for module in pkgutil.iter_modules(package.__path__):
-        yield module.name, importlib.import_module(f"{package.__name__}.{module.name}")
+def _family(family: str, modality: str | None) -> Iterator[tuple[str, Any]]:
+    """Our own members of a family, by name; of spaces, those of a modality."""
+    package = importlib.import_module(f"components.{'models' if family == 'space' else 'search'}.{family}")
+    for info in sorted(pkgutil.iter_modules(package.__path__), key=lambda info: info.name):
+        module = importlib.import_module(f"{package.__name__}.{info.name}")
+        for found in vars(module).values():
+            own = isinstance(found, type) and found.__module__ == module.__name__ and hasattr(found, MARKS[family])
+            if own and (family != "space" or modality in (None, getattr(found, "modality", None))):
+                yield info.name, found
+                break
