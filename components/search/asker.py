@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import contextlib
+import json
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +16,8 @@ from components.search import warm_start
 from components.search.compatibility import check
 from components.search.failures import LIVES
 from components.search.plan import Plan
-from components.search.proposal import ORIGIN, next_suggestion, open_study, space_of
+from components.search.proposal import ORIGIN, next_suggestion, open_study, recommended, space_of
+from components.store import write_atomically
 from components.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -89,29 +92,45 @@ class Asker:
         used = sum(ORIGIN in trial.user_attrs for trial in history)
         while used < len(self._queue):
             start = self._queue[used]
-            if found := self._ask_alive(history, resting, start.params, start.origin):
+            found: FrozenTrial | None = self._alive(next_suggestion, history, resting, start.params, start.origin)
+            if found:
                 return found
             self._queue.remove(start)  # a duplicate of one before it
-        return self._ask_alive(history, resting)
+        drawn: FrozenTrial | None = self._alive(next_suggestion, history, resting)
+        return drawn
 
-    def _ask_alive(self, history: Sequence[FrozenTrial], resting: Collection[int], *given: Any) -> FrozenTrial | None:
+    def recommended(self, history: Sequence[FrozenTrial]) -> int | None:
+        """The trial that the strategy believes to be the best, from these; kept, so that nobody has to be asked twice."""
+        if len(self.plan.objectives) > 1 or not hasattr(self.plan.strategy, "recommend"):
+            return None
+        kept, seen = self.folder / "recommended.json", [[t.number, t.state.name, t.values] for t in history]
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            found = json.loads(kept.read_text())
+            if found["seen"] == json.loads(json.dumps(seen)):
+                number: int | None = found["number"]
+                return number
+        number = self._alive(recommended, history, ())
+        write_atomically(kept, json.dumps({"seen": seen, "number": number}))
+        return number
+
+    def _alive(self, function: Callable[..., Any], history: Sequence[FrozenTrial], resting: Collection[int], *given: Any) -> Any:
         for _ in range(LIVES):
             try:
-                return self._ask(self._worker or self.start(), history, resting, *given)
+                return self._call(function, self._worker or self.start(), history, resting, *given)
             except (WorkerDied, BrokenPipeError, ConnectionResetError) as error:
                 death = error
                 self.__exit__()
                 self._worker = None
         raise StageFailedError(f"the process that suggests candidates died {LIVES} times ({death})")
 
-    def _ask(self, worker: Worker, history: Sequence[FrozenTrial], resting: Collection[int], *given: Any) -> FrozenTrial | None:
+    def _call(
+        self, function: Callable[..., Any], worker: Worker, history: Sequence[FrozenTrial], resting: Collection[int], *given: Any
+    ) -> Any:  # fmt: skip
         if self._is_new:
             answer_of(worker)
             self._is_new = False
-        news = self._news(history, resting)
-        worker.submit(next_suggestion, self.plan.name, news, *given)
-        found: FrozenTrial | None = answer_of(worker)
-        return found
+        worker.submit(function, self.plan.name, self._news(history, resting), *given)
+        return answer_of(worker)
 
     def _news(self, history: Sequence[FrozenTrial], resting: Collection[int]) -> list[FrozenTrial]:
         """What the worker has not seen; a trial that rests at a rung is shown as pruned there, for it may stay so."""

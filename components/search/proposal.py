@@ -94,6 +94,16 @@ class Proposer:
                 return None
         return None
 
+    def recommend(self) -> int | None:
+        """The number of the trial that the strategy believes to be the best; None where it leaves that to the values."""
+        if len(self.directions) > 1 or not hasattr(self.strategy, "recommend"):
+            return None
+        from components.search.problem import told_of
+
+        told = told_of(self.study.get_trials(deepcopy=False), [way == "maximize" for way in self.directions], self.problem)
+        number: int | None = self.strategy.recommend(self.problem, told)
+        return number
+
     def _suggest(self, trial: Trial) -> tuple[Candidate, str]:
         architecture = self.space.sample(trial, self.dataset)
         hyperparameters = self.space.hyperparameters(trial, self.dataset, self.config["optimizer"])
@@ -190,6 +200,13 @@ def next_suggestion(
     proposer = _open[name]
     proposer.show(news)
     return proposer.propose(given, origin)
+
+
+def recommended(name: str, news: Sequence[FrozenTrial], *, emit: Any = None) -> int | None:
+    """The strategy's own choice among the trials of the study that was opened."""
+    proposer = _open[name]
+    proposer.show(news)
+    return proposer.recommend()
 
 
 def propose(

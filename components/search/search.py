@@ -259,9 +259,9 @@ class _Search:
     def _limit(self) -> float | None:
         """Seconds for a trial that starts now: its share of the time, the configured limit, or none."""
         left = self._left()
-        if left is None:
+        if left is None or self._climbs:  # a trial that climbs is cut short by its scheduler, or with the search
             return self.plan.trial_seconds
-        self.share = self.share or (left if self._climbs else self._share(left))
+        self.share = self.share or self._share(left)
         return max(1.0, min(self.share, LAST_SHARE * left - STARTING_SECONDS, self.plan.trial_seconds or self.share))
 
     def _share(self, left: float) -> float:
@@ -432,11 +432,21 @@ class _Search:
         if len(self.plan.objectives) > 1:
             best = chosen_of(front, self.plan.objectives, self.plan.directions)
         many = len(self.plan.objectives) > 1
+        best = best if many else self._believed(best)
         return SearchResult(
             study=self.plan.name, objective=self.plan.objective, direction=self.plan.direction, trials=trials, best_number=best.number,
             objectives=self.plan.objectives if many else (), directions=self.plan.directions if many else (),
             front=tuple(trial.number for trial in front) if many else (), derived=self.asker.derived,
         )  # fmt: skip
+
+    def _believed(self, best: Trial) -> Trial:
+        """The trial that the strategy believes in, if it says so: the best of many noisy values is often a lucky one."""
+        number = self.asker.recommended(self.study.history())
+        believed = self.results.get(-1 if number is None else number)
+        if believed is None or believed.state != "complete" or violation(believed) or believed.number == best.number:
+            return best
+        self.work.emit("search.believed", number=believed.number, value=believed.values[self.plan.objective], instead_of=best.number)
+        return believed
 
     def _rest_for_good(self) -> None:
         """Resting trials are pruned in the result; in the study they stay open if it was the time that ended."""

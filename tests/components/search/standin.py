@@ -297,3 +297,19 @@ class Descending:
             number=task.number, candidate=task.candidate, state="complete", num_parameters=basis.shape[1],
             values={"rmse": error, "mae": error}, fidelity={"epochs": epochs},
         )  # fmt: skip
+
+
+class Believer:
+    """Draws at random and believes in the trial with the worst value, so that its word is told from the values'."""
+
+    learns = False
+    objectives = "one"
+    needs: frozenset[str] = frozenset()
+
+    def sampler(self, seed: int, problem: Any = None) -> Any:
+        from optuna.samplers import RandomSampler
+
+        return RandomSampler(seed=seed)
+
+    def recommend(self, problem: Any, told: Any) -> int:
+        return int(max((row for row in told if row.values), key=lambda row: row.values[0]).number)

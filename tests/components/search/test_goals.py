@@ -223,3 +223,13 @@ def test_studies_on_other_data_are_left_alone(dataset: DatasetVersion, tmp_path:
         assert not emit.named("search.warm_started")
     kept.write_text("{ torn")
     run(dataset, tmp_path / "studies" / "c", trials=1, seed=1, warm_start=2)
+
+
+def test_a_strategy_that_recommends_has_the_last_word(dataset: DatasetVersion, tmp_path: Path) -> None:
+    """What it believes in is the result, is kept for a run with nothing to do, and is a complete trial."""
+    strategy = {"_target_": f"{standin.HERE}.Believer"}
+    result = run(dataset, tmp_path / "s", trials=4, strategy=strategy)
+    worst = max(result.trials, key=lambda t: t.values["rmse"])
+    assert result.best_number == worst.number
+    assert run(dataset, tmp_path / "s", trials=4, strategy=strategy) == result
+    assert json.loads((tmp_path / "s" / "recommended.json").read_text())["number"] == worst.number
