@@ -20,21 +20,18 @@ TITLE = "plain Optuna TPE + Lightning"
 
 def search(
     dataset: DatasetVersion, config: dict[str, Any], folder: Path, seconds: float | None, options: Any, seed: int
-) -> tuple[Candidate, dict[str, Any]]:
-    """The best candidate after so many seconds (None: after `options.trials`), and what is told of the search."""
+) -> tuple[Candidate, Path, dict[str, Any]]:
+    """The best candidate after so many seconds (None: after `options.trials`), its weights, and what is told of the search."""
     import optuna
 
     workers: int = options.workers
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     folder.mkdir(parents=True)
-    storage = f"sqlite:///{folder / 'plain.db'}"
-    study = optuna.create_study(study_name="plain", direction="maximize", storage=storage)
+    study = optuna.create_study(study_name="plain", direction="maximize", storage=_storage(folder))
     context = multiprocessing.get_context("forkserver")
     ready, go = context.Barrier(workers + 1), context.Value("d", 0.0)
     processes = [
-        context.Process(
-            target=_work, args=(storage, dataset, config, seconds or options.trials, seconds is None, seed * 100 + i, ready, go)
-        )
+        context.Process(target=_work, args=(folder, dataset, config, seconds or options.trials, seconds is None, seed * 100 + i, ready, go))
         for i in range(workers)
     ]
     for process in processes:
@@ -51,11 +48,20 @@ def search(
         curve.append((round(trial.datetime_complete.timestamp() - go.value, 2) if seconds else place, best))
     count = len(study.get_trials())
     more = {"trials": count, "not_complete": count - len(done), "seconds": round(ended - go.value, 1), "best": best, "curve": curve}
-    return Candidate.from_json(study.best_trial.user_attrs["candidate"]), more
+    best_trial = study.best_trial
+    return Candidate.from_json(best_trial.user_attrs["candidate"]), _weights(folder, best_trial.number), more
+
+
+def _storage(folder: Path) -> str:
+    return f"sqlite:///{folder / 'plain.db'}"
+
+
+def _weights(folder: Path, number: int) -> Path:
+    return folder / f"{number}.safetensors"
 
 
 def _work(
-    storage: str, dataset: DatasetVersion, config: dict[str, Any], budget: float, counts_trials: bool, seed: int, ready: Any, go: Any
+    folder: Path, dataset: DatasetVersion, config: dict[str, Any], budget: float, counts_trials: bool, seed: int, ready: Any, go: Any
 ) -> None:
     """One process: trials until the time is up, or there are enough."""
     import logging
@@ -74,16 +80,17 @@ def _work(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     space, rows = build(config["space"]), min(config["search"]["rows"] or dataset.splits["train"], dataset.splits["train"])
     epochs = trial_epochs(config["search"]["epochs"], rows)
-    study = optuna.load_study(study_name="plain", storage=storage, sampler=optuna.samplers.TPESampler(seed=seed))
+    study = optuna.load_study(study_name="plain", storage=_storage(folder), sampler=optuna.samplers.TPESampler(seed=seed))
     ready.wait()
     go.value = go.value or time.time()
     lightning.seed_everything(seed, verbose=False)
     until = {"timeout": budget} if not counts_trials else {"callbacks": [optuna.study.MaxTrialsCallback(int(budget), states=None)]}
-    study.optimize(lambda trial: _objective(trial, space, dataset, config, rows, epochs), catch=(RuntimeError,), **until)
+    study.optimize(lambda trial: _objective(trial, folder, space, dataset, config, rows, epochs), catch=(RuntimeError,), **until)
 
 
-def _objective(trial: Any, space: Any, dataset: DatasetVersion, config: dict[str, Any], rows: int, epochs: int) -> float:
+def _objective(trial: Any, folder: Path, space: Any, dataset: DatasetVersion, config: dict[str, Any], rows: int, epochs: int) -> float:
     import lightning
+    from safetensors.torch import save_file
     from torch.utils.data import DataLoader
 
     architecture, chosen = space.sample(trial, dataset), space.hyperparameters(trial, dataset, config["optimizer"])
@@ -95,6 +102,7 @@ def _objective(trial: Any, space: Any, dataset: DatasetVersion, config: dict[str
         enable_model_summary=False,
     )  # fmt: skip
     trainer.fit(model, DataLoader(_rows(dataset, "train", rows), batch_size=chosen["batch_size"], shuffle=True))
+    save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, _weights(folder, trial.number))
     return float(trainer.validate(model, DataLoader(_rows(dataset, "validation"), batch_size=1024), verbose=False)[0]["accuracy"])
 
 

@@ -2,11 +2,12 @@
 
 Equal budget: the same seconds of search on the same workers, a supernet's training included, clocks starting when the
 libraries are loaded; or, with --trials, the same number of equally long trials, which a busy machine cannot distort (a
-supernet's training then comes on top). The winner of each is trained by the same recipe (`train`) and judged on the test
-split. Strategies that need a supernet search `cell`, all others `convnet`; `random` in both tells the spaces apart.
+supernet's training then comes on top). The winner of each is judged on the test split with the weights of its trial, or,
+with --retrain, trained at full length by the same recipe for all. Strategies that need a supernet search `cell`, all others
+`convnet`; `random` in both tells the spaces apart.
 
-.venv/bin/python benchmarks/strategies.py --datasets digits --seconds 60 --seeds 3          about 50 minutes on two cores
-.venv/bin/python benchmarks/strategies.py --datasets fashion-mnist --seconds 150 --seeds 3  about 2 hours
+.venv/bin/python benchmarks/strategies.py --datasets digits --seconds 60 --seeds 3          about 40 minutes on two cores
+.venv/bin/python benchmarks/strategies.py --datasets fashion-mnist --seconds 150 --seeds 3  about 100 minutes
 .venv/bin/python benchmarks/strategies.py --datasets digits --trials 16 --seeds 1 --strategies surrogate,tpe,optuna
 """
 
@@ -44,7 +45,14 @@ def main() -> None:
     documents = []
     for name in options.datasets.split(","):
         budget = {"trials": options.trials} if options.trials else {"seconds": options.seconds}
-        document: dict[str, Any] = {"dataset": name, **budget, "workers": options.workers, "beside": PLAIN, "runs": []}
+        document: dict[str, Any] = {
+            "dataset": name,
+            **budget,
+            "retrained": options.retrain,
+            "workers": options.workers,
+            "beside": PLAIN,
+            "runs": [],
+        }
         with tempfile.TemporaryDirectory(prefix="athanor-strategies-") as folder:
             contest = Contest(name, Path(folder), options)
             document |= {"digest": contest.dataset.digest, "objective": "accuracy", "direction": "maximize", "machine": machine()}
@@ -65,6 +73,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=60.0, help="of search, for each")
     parser.add_argument("--trials", type=int, help="of each search, in the place of seconds")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--retrain", action="store_true", help="train each winner at full length before it is judged")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("ATHANOR_DATA") or ROOT.parent / "shared" / "data"))
     parser.add_argument("--out", type=Path, default=ROOT / ".athanor" / "strategies", help="folder for the page and its figures")
@@ -96,6 +105,7 @@ class Contest:
         self.seconds = None if options.trials else options.seconds
         place = [f"dataset.path={options.data / name}"] if name != "digits" else []
         fixed = [f"search.trials={trials}", f"search.workers={options.workers}", "search.warm_start=0", "training.threads=1"]
+        fixed += ["evaluator.keep_weights=true"]
         self.words = [*WORDS[name], *place, *fixed]
         config = load(self.words).values
         self.dataset: DatasetVersion = version(config, Workspace(out=folder / "version"))
@@ -108,15 +118,16 @@ class Contest:
         try:
             if strategy == "optuna":
                 config = load([*self.words, "space=convnet"]).values
-                best, more = plain_search(self.dataset, config, folder, self.seconds, self.options, seed)
+                best, weights, more = plain_search(self.dataset, config, folder, self.seconds, self.options, seed)
             else:
                 config = load([*self.words, f"strategy={strategy}", f"space={space}", f"seed={seed}"]).values
-                best, more = self._search(config, folder, seed)
+                best, weights, more = self._search(config, folder, seed)
         except AthanorError as error:
             return found | {"trials": 0, "error": str(error), "curve": []}
-        return found | more | self._test(best, config, folder, seed)
+        return found | more | self._test(best, weights, config, folder, seed)
 
-    def _search(self, config: dict[str, Any], folder: Path, seed: int) -> tuple[Candidate, dict[str, Any]]:
+    def _search(self, config: dict[str, Any], folder: Path, seed: int) -> tuple[Candidate, Path, dict[str, Any]]:
+        from components.search.evaluation import WEIGHTS
         from components.search.search import search
 
         curve: list[tuple[float, float]] = []
@@ -130,24 +141,29 @@ class Contest:
         work = Workspace(out=folder / "out", scratch=folder / "study", seed=seed, seconds=self.seconds, emit=hear)
         result = search(self.dataset, self.policy, config, work)
         seconds = round(time.monotonic() - started, 1)
-        return result.best, {**_counts(result), "seconds": seconds, "best": result.best_trial.values["accuracy"], "curve": curve}
+        weights = folder / "study" / "trials" / str(result.best_number) / WEIGHTS
+        return result.best, weights, {**_counts(result), "seconds": seconds, "best": result.best_trial.values["accuracy"], "curve": curve}
 
-    def _test(self, best: Candidate, config: dict[str, Any], folder: Path, seed: int) -> dict[str, Any]:
-        """The winner, trained at full length, on the test split."""
+    def _test(self, best: Candidate, weights: Path, config: dict[str, Any], folder: Path, seed: int) -> dict[str, Any]:
+        """The winner on the test split."""
         import torch
+        from safetensors.torch import load_file
 
         from components import metrics
         from components.data.arrays import load_target
-        from components.models.network import load_network
+        from components.models.network import build_network, num_parameters
         from components.training.batches import load_rows
         from components.training.learner import predict
         from components.training.train import train
 
         torch.set_num_threads(1)
-        model = train(self.dataset, self.policy, best, config, Workspace(out=folder / "model", seed=seed))
-        outputs = predict(load_network(model, self.dataset), self.dataset, load_rows(self.dataset, "test"))
+        if self.options.retrain:
+            weights = train(self.dataset, self.policy, best, config, Workspace(out=folder / "model", seed=seed)).weights.path
+        network = build_network(config["space"], best, self.dataset, seed)
+        network.load_state_dict(load_file(weights))
+        outputs = predict(network.eval(), self.dataset, load_rows(self.dataset, "test"))
         value = metrics.compute("accuracy", outputs, load_target(self.dataset, "test"))
-        return {"test": float(value), "num_parameters": model.num_parameters}
+        return {"test": float(value), "num_parameters": num_parameters(network)}
 
 
 def _counts(result: SearchResult) -> dict[str, int]:

@@ -1,23 +1,24 @@
 """Strategies at equal budget, side by side: what each had found after so many seconds, and what its winner is worth.
 
-`benchmarks/strategies.py` measures them and leaves one document a data set. It is shown on a page of its own and, where
-a run is on the same data and `write_report` is handed the document, in that run's report.
+`benchmarks/strategies.py` measures them and leaves one document a data set. It is shown on a page of its own and, handed
+to `write_report`, in the report of a run on the same data (`find`).
 
     {"dataset": name, "digest": .., "objective": "accuracy", "direction": "maximize", "seconds": 60 (or "trials": 24), "workers": 2,
-     "machine": "..", "beside": "plain Optuna TPE + Lightning",
+     "retrained": false, "machine": "..", "beside": "plain Optuna TPE + Lightning",
      "runs": [{"strategy": "surrogate", "space": "convnet", "seed": 0, "trials": 30, "not_complete": 1, "best": 0.99, "test": 0.98,
                "curve": [[seconds (or trials), best validation so far], ..]}, ..]}
 """
 
 from __future__ import annotations
 
+import json
 import os
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from components.artifacts import JSON
+from components.artifacts import JSON, DatasetVersion
 from components.report import search_charts, words
 from components.store import full_disk_says_so
 
@@ -44,6 +45,19 @@ def view(document: Mapping[str, Any] | None) -> View | None:
         "beside": beside,
         "machine": str(document.get("machine") or ""),
     }
+
+
+def find(folder: Path, dataset: DatasetVersion | None) -> JSON | None:
+    """The newest document below `folder` that was measured on this version of the data; a damaged one is passed over."""
+    files = sorted(folder.glob("*.json"), key=lambda file: file.stat().st_mtime, reverse=True) if dataset else []
+    for file in files:
+        try:
+            document: JSON = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if dataset and document.get("digest") == dataset.digest:
+            return document
+    return None
 
 
 def _groups(runs: Runs) -> dict[tuple[str, str], list[Mapping[str, Any]]]:
@@ -107,7 +121,8 @@ def _words(document: Mapping[str, Any], rows: Sequence[View]) -> str:
     budget = f"{spent} on {words.count(int(document['workers']), 'worker')}"
     told = f"{words.count(len(rows), 'search', 'searches')} of {document['dataset']}, each {budget}, {words.count(seeds, 'seed')}."
     metric = words.metric(str(document["objective"]))
-    return f"{told} The winner of each is trained by the same recipe; its test {metric} is the mean over the seeds, with their range."
+    judged = "is trained by the same recipe" if document.get("retrained") else "is judged with the weights of its trial"
+    return f"{told} The winner of each {judged}; its test {metric} is the mean over the seeds, with their range."
 
 
 # ---- charts ---------------------------------------------------------------------------------------------------

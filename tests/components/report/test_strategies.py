@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -95,3 +96,16 @@ def test_trials_may_be_the_budget(document: dict[str, Any]) -> None:
     assert found is not None
     assert "each 24 trials on 2 workers" in found["words"]
     assert found["unit"] == "trials"
+
+
+def test_a_document_is_found_by_the_data_it_was_measured_on(document: dict[str, Any], digits: ReportedRun, tmp_path: Path) -> None:
+    """Another version of the data has none, and a file that is cut off is passed over."""
+    dataset = digits.records["version"]
+    (tmp_path / "cut.json").write_text('{"digest": "')
+    (tmp_path / "digits.json").write_text(json.dumps({**document, "digest": dataset.digest}))
+    found = strategies.find(tmp_path, dataset)
+    assert found is not None
+    assert found["runs"] == document["runs"]
+    assert strategies.find(tmp_path, dataset.replace(digest="other")) is None
+    assert strategies.find(tmp_path / "absent", dataset) is None
+    assert strategies.find(tmp_path, None) is None
