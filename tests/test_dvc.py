@@ -33,7 +33,7 @@ EDITS = [
     ("conf/pipeline.yaml", r"^  epochs: 2", "  epochs: 3"),
     ("conf/pipeline.yaml", r"^  tolerance: 0.005", "  tolerance: 0.01"),
     ("conf/pipeline.yaml", r"^  validation: 0.15", "  validation: 0.2"),
-    ("conf/pipeline.yaml", r"  - strategy: tpe", "  - strategy: random"),
+    ("conf/pipeline.yaml", r"  - strategy: surrogate", "  - strategy: random"),
     ("conf/pipeline.yaml", r"  - quantization: static", "  - quantization: dynamic"),
     ("conf/augmentation/affine.yaml", r"^degrees: .*$", "degrees: 5.0"),
     ("conf/distillation/logits.yaml", r"^temperature: .*$", "temperature: 2.5"),
