@@ -38,6 +38,11 @@ class Evidence:
     def __len__(self) -> int:
         return len(self.told)
 
+    def add(self, row: Told, place: int, value: float) -> None:
+        self.told.append(row)
+        self.places.append(place)
+        self.values.append(value)
+
     def first(self, count: int) -> Evidence:
         """That of the first `count` rows."""
         return Evidence(self.name, self.told[:count], self.places[:count], self.values[:count], self.fidelities, self.threshold)
@@ -68,8 +73,10 @@ class Evidence:
 
 def objectives_of(told: Sequence[Told]) -> list[Evidence]:
     """One for each objective; the first with what was seen of it on the way. Empty while nothing is known."""
-    count = max((len(t.values) for t in told if t.values is not None), default=1 if any(t.is_assessed for t in told) else 0)
-    return [_objective(told, place) for place in range(count)]
+    complete = next((row for row in told if row.values is not None), None)
+    if complete is None or complete.values is None:
+        return [_objective(told, 0)] if any(row.is_assessed for row in told) else []
+    return [_objective(told, place) for place in range(len(complete.values))]
 
 
 def constraints_of(told: Sequence[Told]) -> list[Evidence]:
@@ -79,9 +86,7 @@ def constraints_of(told: Sequence[Told]) -> list[Evidence]:
         if row.values is not None and row.trial.system_attrs:
             for name, value in row.trial.constraints.items():
                 evidence = found.setdefault(name, Evidence(f"constraint {name}", [], [], [], threshold=0.0))
-                evidence.told.append(row)
-                evidence.places.append(0)
-                evidence.values.append(value)
+                evidence.add(row, 0, value)
     return list(found.values())
 
 
@@ -91,14 +96,15 @@ def is_running(row: Told) -> bool:
 
 
 def _objective(told: Sequence[Told], place: int) -> Evidence:
-    fidelities = _told_apart(step for row in told for step in row.steps) if place == 0 else ()
+    fidelities = _told_apart({step for row in told if row.steps for step in row.steps}) if place == 0 else ()
     last = len(fidelities) - 1 if fidelities else 0
     found = Evidence(f"objective {place}", [], [], [], fidelities)
     for row in told:
+        if row.values is not None and not fidelities:
+            found.add(row, 0, row.values[place])
+            continue
         for at, value in _values(row, place, fidelities, last):
-            found.told.append(row)
-            found.places.append(at)
-            found.values.append(value)
+            found.add(row, at, value)
     return found
 
 
@@ -106,8 +112,9 @@ def _values(row: Told, place: int, fidelities: tuple[int, ...], last: int) -> It
     if row.state is TrialState.FAIL:
         yield last, math.inf
         return
-    if fidelities:
-        yield from ((at, row.steps[step]) for at, step in enumerate(fidelities) if step in row.steps and not (row.values and at == last))
+    for at, step in enumerate(fidelities):
+        if step in row.steps and not (row.values and at == last):
+            yield at, row.steps[step]
     if row.values is not None:
         yield last, row.values[place]
 

@@ -32,10 +32,10 @@ SLOPE_SPREAD = 0.7  # of all features together, in standard deviations of what i
 
 @dataclass(frozen=True)
 class Rows:
-    """What the process sees of points: which level of each column (one-hot [N, P]) and the features [N, F]."""
+    """What the process sees of points."""
 
-    hot_NP: Array
-    features_NF: Array
+    hot: Array  # [N, P], 1 at a row's level of each column
+    features: Array  # [N, F]
 
     @classmethod
     def of(cls, columns: Sequence[Column], levels: Levels, features: Array | None = None) -> Rows:
@@ -46,13 +46,13 @@ class Rows:
         return cls(hot, np.zeros((len(levels), 0)) if features is None else features)
 
     def __len__(self) -> int:
-        return len(self.hot_NP)
+        return len(self.hot)
 
-    def __getitem__(self, which: slice | Array) -> Rows:
-        return Rows(self.hot_NP[which], self.features_NF[which])
+    def __getitem__(self, which: slice | list[int]) -> Rows:
+        return Rows(self.hot[which], self.features[which])
 
     def __add__(self, other: Rows) -> Rows:
-        return Rows(np.concatenate([self.hot_NP, other.hot_NP]), np.concatenate([self.features_NF, other.features_NF]))
+        return Rows(np.concatenate([self.hot, other.hot]), np.concatenate([self.features, other.features]))
 
 
 @dataclass(frozen=True)
@@ -69,17 +69,17 @@ class Kernel:
 
     def between(self, one: Rows, other: Rows) -> Array:
         """Covariances [N, M] of what the process models, without noise."""
-        sums = [(one.hot_NP @ table) @ other.hot_NP.T for table in self._tables]
-        return _combined(sums, self.orders) + SLOPE_SPREAD**2 / _count(one) * (one.features_NF @ other.features_NF.T)
+        sums = [(one.hot @ table) @ other.hot.T for table in self._tables]
+        return _combined(sums, self.orders) + SLOPE_SPREAD**2 / _count(one) * (one.features @ other.features.T)
 
     def variances(self, rows: Rows) -> Array:
         """The diagonal of `between(rows, rows)`."""
-        sums = [rows.hot_NP @ np.diag(table) for table in self._tables]
-        return _combined(sums, self.orders) + SLOPE_SPREAD**2 / _count(rows) * (rows.features_NF**2).sum(axis=1)
+        sums = [rows.hot @ np.diag(table) for table in self._tables]
+        return _combined(sums, self.orders) + SLOPE_SPREAD**2 / _count(rows) * (rows.features**2).sum(axis=1)
 
     def believed(self, rows: Rows) -> Array:
         """What is expected of each row [N] before any data."""
-        return np.asarray(-self.slope / _count(rows) * rows.features_NF.sum(axis=1))
+        return np.asarray(-self.slope / _count(rows) * rows.features.sum(axis=1))
 
     @cached_property
     def _tables(self) -> list[Array]:
@@ -98,13 +98,21 @@ class Kernel:
 def _combined(sums: Sequence[Array], orders: Array) -> Array:
     """1 + the elementary symmetric polynomials of the columns' kernels from their power sums (Newton's identities)."""
     first, squares, cubes = sums
-    second = 0.5 * (first * first - squares)
-    third = (first**3 - 3.0 * first * squares + 2.0 * cubes) / 6.0
-    return np.asarray(1.0 + orders[0] * first + orders[1] * second + orders[2] * third)
+    one, two, three = float(orders[0]), 0.5 * float(orders[1]), float(orders[2]) / 6.0
+    found = first * three  # Horner's scheme, in place: this is where the time of a suggestion goes
+    found += two
+    found *= first
+    found += one
+    found -= 3.0 * three * squares
+    found *= first
+    found -= two * squares
+    found += 2.0 * three * cubes
+    found += 1.0
+    return np.asarray(found)
 
 
 def _count(rows: Rows) -> int:
-    return max(1, rows.features_NF.shape[1])
+    return max(1, rows.features.shape[1])
 
 
 def likeness(column: Column, length: float) -> Array:
@@ -165,7 +173,7 @@ class _Likelihood:
         )
         first, squares = parts.sum(axis=0), (parts**2).sum(axis=0)
         second = 0.5 * (first * first - squares)
-        third = (first**3 - 3.0 * first * squares + 2.0 * (parts**3).sum(axis=0)) / 6.0
+        third = (first * first * first - 3.0 * first * squares + 2.0 * (parts * parts * parts).sum(axis=0)) / 6.0
         covariance = 1.0 + kernel.orders[0] * first + kernel.orders[1] * second + kernel.orders[2] * third
         covariance[np.diag_indices(len(covariance))] += kernel.noise + JITTER
         lower = cholesky(covariance, lower=True, check_finite=False)
@@ -218,7 +226,7 @@ class Process:
 
     def extended(self, rows: Rows) -> Process:
         """With further rows."""
-        left, right = self._solved(rows)
+        left, right = self._solved(self.kernel.between(self._base, rows), self.kernel.between(self._rest, rows))
         across = np.concatenate([left, right])
         found = copy(self)
         found._rest = self._rest + rows
@@ -228,7 +236,7 @@ class Process:
         return found
 
     def coefficients(self, values: Array) -> Array:
-        """What `means` and `posterior` need to know of the values at the first rows, as many as there are values."""
+        """What `expected` needs to know of the values at the first rows, as many as there are values."""
         size, rest = len(self._base), len(values) - len(self._base)
         away = values - np.concatenate([self.kernel.believed(self._base), self.kernel.believed(self._rest[:rest])])
         below, corner = self._lower_left[:rest], np.ascontiguousarray(self._lower_right[:rest, :rest])
@@ -236,26 +244,24 @@ class Process:
         last = _triangle(corner, _triangle(corner, away[size:] - below @ first), transposed=True)
         return np.concatenate([_triangle(self._upper_left, first - below.T @ last, transposed=True), last])
 
-    def means(self, coefficients: Array, rows: Rows) -> Array:
-        """Expected values at other rows [M]."""
+    def expected(self, coefficients: Array, rows: Rows) -> tuple[Array, Array]:
+        """Expected values at other rows [M] and their standard deviations, without noise. `coefficients` may be those of
+        the first rows only: the others then make the process surer without saying what they are."""
         size, rest = len(self._base), len(coefficients) - len(self._base)
-        found = self.kernel.believed(rows) + self.kernel.between(rows, self._base) @ coefficients[:size]
-        return np.asarray(found + self.kernel.between(rows, self._rest[:rest]) @ coefficients[size:])
+        base, further = self.kernel.between(self._base, rows), self.kernel.between(self._rest, rows)
+        means = self.kernel.believed(rows) + coefficients[:size] @ base + coefficients[size:] @ further[:rest]
+        left, right = self._solved(base, further)
+        known = np.einsum("nm,nm->m", left, left) + np.einsum("nm,nm->m", right, right)
+        return np.asarray(means), np.asarray(np.sqrt(np.maximum(self.kernel.variances(rows) - known, JITTER)))
 
     def smoothed(self, coefficients: Array, values: Array) -> Array:
         """Expected values at the first rows themselves, whose values are given."""
         return np.asarray(values - (self.kernel.noise + JITTER) * coefficients)
 
-    def deviations(self, rows: Rows) -> Array:
-        """Standard deviations of the expected values at other rows [M], without noise."""
-        left, right = self._solved(rows)
-        known = (left**2).sum(axis=0) + (right**2).sum(axis=0)
-        return np.asarray(np.sqrt(np.maximum(self.kernel.variances(rows) - known, JITTER)))
-
-    def _solved(self, rows: Rows) -> tuple[Array, Array]:
-        """The factor's solution for the covariances with other rows, [first rows, M] and [further rows, M]."""
-        left = _triangle(self._upper_left, self.kernel.between(self._base, rows))
-        return left, _triangle(self._lower_right, self.kernel.between(self._rest, rows) - self._lower_left @ left)
+    def _solved(self, base: Array, further: Array) -> tuple[Array, Array]:
+        """The factor's solution for covariances [first rows, M] and [further rows, M]."""
+        left = _triangle(self._upper_left, base)
+        return left, _triangle(self._lower_right, further - self._lower_left @ left)
 
 
 def _factor(kernel: Kernel, rows: Rows, known: Array | float) -> Array:

@@ -11,8 +11,11 @@ The final choice is by the expected, not by the measured value: the best of many
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from heapq import nsmallest
+from itertools import islice
 from random import Random
 from typing import Any
 
@@ -38,14 +41,17 @@ SLOPE = 0.7  # by how many standard deviations of the objective one of the score
 BLOCK = 8  # rows that are added to a process at once
 AUGMENTED = 0.05  # share of the sum in the scalarisation, so that a point that is dominated never promises the most
 FAR = 6.0  # standard deviations
-FARTHEST = 4.0  # standard deviations beyond which a score says no more
+CLEARLY, ENOUGH, HONEST = 1.0, 4, 0.2  # standard deviations of a score; pairs; share of them
+FARTHEST = 6.0  # standard deviations beyond which a score says no more
 
 Promise = Callable[[Sequence[Point]], Array]
 
 
 class Surrogate:
-    """The first `startup` trials are drawn at random (with scores without training, every other one has the best score
-    of `candidates`); then the most promising of `candidates` points is proposed.
+    """The first `startup` trials are drawn at random; then the most promising of `candidates` points is proposed.
+
+    With scores that need no training, the first `scored` trials, every other one of the first few aside, are those with
+    the best scores, unless trials say that the scores mislead.
 
     `leaders` is how many of the best trials are mutated and crossed; the model sees the best and the latest of `most`
     trials. A share `explore` of the later trials is drawn at random too: a model that has seen little beyond the region
@@ -57,12 +63,15 @@ class Surrogate:
     objectives = "many"
     needs: frozenset[str] = frozenset()
 
-    def __init__(self, *, startup: int = 6, candidates: int = 96, leaders: int = 8, most: int = 1000, explore: float = 0.2) -> None:
+    def __init__(
+        self, *, startup: int = 6, candidates: int = 96, leaders: int = 8, most: int = 500, explore: float = 0.2, scored: int = 30
+    ) -> None:
         if not 0.0 <= explore < 1.0:
             raise UsageError(f"strategy.explore must be at least 0 and below 1, got {explore}")
         for name, value, least in (("startup", startup, 2), ("candidates", candidates, 8), ("leaders", leaders, 1), ("most", most, 50)):
             if value < least:
                 raise UsageError(f"strategy.{name} must be at least {least}, got {value}")
+        self.scored = scored
         self.startup, self.candidates, self.leaders, self.most, self.explore = startup, candidates, leaders, most, explore
 
     def sampler(self, seed: int, problem: Problem | None = None) -> BaseSampler:
@@ -77,8 +86,8 @@ class Surrogate:
         values = complete[0].values or ()
         if len(values) > 1 or len(complete) < self.startup:
             return complete[0].number
-        expected = Model(problem, told, self).expected()
-        return min(complete, key=lambda row: (expected[row.number], row.number)).number
+        expected = {row.number: value for row, value in Model(problem, told, self).objectives[0].at_trials}
+        return min((row.number for row in complete if row.number in expected), key=lambda number: (expected[number], number))
 
 
 class SurrogateSampler(PointSampler):
@@ -93,9 +102,12 @@ class SurrogateSampler(PointSampler):
         return folded if problem.key(folded) == problem.key(point) else point
 
     def _promising(self, problem: Problem, told: Sequence[Told], rng: Random) -> Point:
-        if sum(row.is_assessed for row in told) < self._settings.startup:
-            return self._first(problem, told, rng)
-        if rng.random() < self._settings.explore:
+        known = sum(1 for _ in islice((row for row in told if row.is_assessed), self._settings.startup))
+        scores = Scores.of(problem)
+        is_turn = len(told) < self._settings.scored and (known >= self._settings.startup or len(told) % 2 == 0)
+        if is_turn and scores.keep_their_promise(told):
+            return self._best_scored(problem, scores, told, rng)
+        if known < self._settings.startup or rng.random() < self._settings.explore:
             return unseen(problem, told, lambda: problem.points.draw(rng))
         model, pool = Model(problem, told, self._settings), Pool(problem, told)
         pool.add(_fresh(problem, model.leaders(), rng), self._settings.candidates // 2)
@@ -106,16 +118,17 @@ class SurrogateSampler(PointSampler):
         best = pool.best(acquisition, 1)
         return best[0] if best else unseen(problem, told, lambda: problem.points.draw(rng))
 
-    def _first(self, problem: Problem, told: Sequence[Told], rng: Random) -> Point:
-        """A random point; at every other trial the one with the best score, if there are scores."""
-        if problem.proxies is None or len(told) % 2:
-            return unseen(problem, told, lambda: problem.points.draw(rng))
-        scores, pool = Scores.of(problem), Pool(problem, told)
-        pool.add((problem.points.draw(rng) for _ in iter(int, 1)), self._settings.candidates // 2)
+    def _best_scored(self, problem: Problem, scores: Scores, told: Sequence[Told], rng: Random) -> Point:
+        """The best score among draws, what is next to the best scored trials, and changes of the best of these."""
+        pool, count = Pool(problem, told), self._settings.candidates
+        pool.add((problem.points.draw(rng) for _ in range(count)), count)
+        points = [row.point for row in told]
+        order = np.argsort(-scores.totals([problem.fold(point) for point in points]), kind="stable")[:PARENTS]
+        for place in order:
+            pool.add(problem.points.neighbours(points[place], rng), count)
         for _ in range(2 * ROUNDS):
-            best = pool.best(lambda points: scores.rows(points).sum(axis=1), PARENTS)
-            pool.add(_changed(problem, best, rng), self._settings.candidates // (2 * ROUNDS))
-        best = pool.best(lambda points: scores.rows(points).sum(axis=1), 1)
+            pool.add(_changed(problem, pool.best(scores.totals, PARENTS), rng), count // (2 * ROUNDS))
+        best = pool.best(scores.totals, 1)
         return best[0] if best else unseen(problem, told, lambda: problem.points.draw(rng))
 
 
@@ -169,13 +182,14 @@ def _changed(problem: Problem, points: Sequence[Point], rng: Random) -> Iterator
 
 def _change(problem: Problem, point: Point, rng: Random) -> Point:
     """One, two or, less often, more values changed; numbers by steps of all sizes."""
+    given = dict(point.params)
+    names = list(given)
     while True:
-        name = rng.choice(list(point.params))
-        value, distribution = point.params[name], point.distributions[name]
-        changed = another(distribution, value, rng) if has_few(distribution) else _step(distribution, value, rng)
-        point = problem.points.draw(rng, {**point.params, name: changed})
+        name = rng.choice(names)
+        value, distribution = given[name], point.distributions[name]
+        given[name] = another(distribution, value, rng) if has_few(distribution) else _step(distribution, value, rng)
         if rng.random() < 0.5:
-            return point
+            return problem.points.draw(rng, given)
 
 
 def _step(distribution: Any, value: Any, rng: Random) -> Any:
@@ -193,7 +207,7 @@ class Scores:
 
     def __init__(self, problem: Problem) -> None:
         rng = Random(0)
-        self._proxies, self._known = problem.proxies, {}  # type: Any, dict[Hashable, list[float]]
+        self._proxies, self._known = problem.proxies, {}  # type: Any, dict[Any, list[float]]
         self._key = problem.key
         drawn = [problem.fold(problem.points.draw(rng)) for _ in range(REFERENCE if problem.proxies else 1)]
         self._names = sorted(problem.proxies(drawn[0])) if problem.proxies else []
@@ -213,6 +227,21 @@ class Scores:
         raw = np.array([self._raw(point) for point in points]).reshape(len(points), len(self._names))
         away = (self._scaled(raw) - self._middle) / self._spread
         return np.clip(np.nan_to_num(away, nan=0.0, posinf=0.0, neginf=0.0), -FARTHEST, FARTHEST)
+
+    def totals(self, points: Sequence[Point]) -> Array:
+        """The sum of a point's scores [points]."""
+        return np.asarray(self.rows(points).sum(axis=1))
+
+    def keep_their_promise(self, told: Sequence[Told]) -> bool:
+        """Whether there are scores, and trials do not say that they mislead: of pairs with clearly different scores the
+        higher one is better in at least the share `HONEST`."""
+        known = [row for row in told if row.values is not None]
+        if not self._names or not known:
+            return bool(self._names)
+        totals, values = self.totals([row.point for row in known]), np.array([row.values[0] for row in known if row.values])
+        apart = totals[:, None] - totals[None] > CLEARLY * len(self._names)
+        right = (values[:, None] < values[None]) & apart
+        return bool(apart.sum() < ENOUGH or right.sum() >= HONEST * apart.sum())
 
     def _raw(self, point: Point) -> list[float]:
         if not self._names:
@@ -259,54 +288,53 @@ class Model:
         self.scores = Scores.of(problem)
         self.memo: Memo = problem.memo.setdefault("surrogate", Memo())
         self._learn(told)
-        self.running = [self.memo.folded[row.number][1] for row in told if is_running(row)]
         self.objectives = [Belief(self, evidence, SLOPE if place == 0 else 0.0) for place, evidence in enumerate(objectives_of(told))]
         self.constraints = [Belief(self, evidence, 0.0) for evidence in constraints_of(told)]
 
     def _learn(self, told: Sequence[Told]) -> None:
         """Folds the points of new trials, and adds columns for parameters that no earlier one had."""
         folded = self.memo.folded
+        self.running = []
         for row in told:
             if row.number not in folded or folded[row.number][0] is not row.point:
                 folded[row.number] = (row.point, self.problem.fold(row.point))
                 self.memo.encoding.learn(folded[row.number][1])
-
-    def expected(self) -> dict[int, float]:
-        """The first objective's expected value at a full evaluation, by the trial's number, for trials that showed any."""
-        return self.objectives[0].at_trials()
+            if row.values is None and is_running(row):
+                self.running.append(folded[row.number][1])
 
     def leaders(self) -> list[Point]:
         """The points of the best trials: feasible ones by their expected value, with several objectives by their rank."""
         if len(self.objectives) > 1:
             return [row.point for row in ranked(self.told)[: self.settings.leaders]]
-        expected = self.expected()
-        known = [row for row in self.told if row.number in expected]
-        known.sort(key=lambda row: (row.violation, expected[row.number], row.number))
-        return [row.point for row in known[: self.settings.leaders]]
+        known = self.objectives[0].at_trials
+        best = nsmallest(self.settings.leaders, known, key=lambda found: (found[0].violation, found[1], found[0].number))
+        return [row.point for row, _ in best]
 
     def acquisition(self, rng: Random) -> Promise:
         """What points promise, the more the better."""
         draws = [rng.expovariate(1.0) for _ in self.objectives]
         weights = [draw / sum(draws) for draw in draws]
-        best = [self._best(belief) for belief in self.objectives]
+        best = self._best()
 
         def promise(points: Sequence[Point]) -> Array:
             seen = [belief.at(points) for belief in self.constraints]
-            kept = sum((log_ndtr((b.threshold - mean) / dev) for b, (mean, dev) in zip(self.constraints, seen)), np.zeros(len(points)))
-            if any(value is None for value in best):
+            kept = np.zeros(len(points))
+            for belief, (mean, deviation) in zip(self.constraints, seen):
+                kept += log_ndtr((belief.threshold - mean) / deviation)
+            if len(best) < len(self.objectives):
                 return kept
             found = [belief.at(points) for belief in self.objectives]
             if len(found) == 1:
                 return kept + log_improvement(best[0], *found[0])
-            away = np.array([w * (mean - dev - b) for w, b, (mean, dev) in zip(weights, best, found)])
-            return kept - away.max(axis=0) - AUGMENTED * away.sum(axis=0)
+            away = np.array([w * (mean - deviation - b) for w, b, (mean, deviation) in zip(weights, best, found)])
+            return np.asarray(kept - away.max(axis=0) - AUGMENTED * away.sum(axis=0))
 
         return promise
 
-    def _best(self, belief: Belief) -> float | None:
-        """The lowest expected value of a feasible trial."""
-        expected = belief.at_trials()
-        return min((expected[row.number] for row in self.told if row.number in expected and row.violation == 0), default=None)
+    def _best(self) -> list[float]:
+        """For each objective the lowest expected value of a feasible trial; empty if there is none."""
+        lows = [min((value for row, value in belief.at_trials if row.violation == 0), default=None) for belief in self.objectives]
+        return [low for low in lows if low is not None]
 
 
 class Belief:
@@ -326,23 +354,20 @@ class Belief:
 
     def at(self, points: Sequence[Point]) -> tuple[Array, Array]:
         """Expected values at a full evaluation and their standard deviations."""
-        rows = self._rows(points, None)
-        return self._process.means(self._coefficients, rows), self._with_running.deviations(rows)
+        return self._with_running.expected(self._coefficients, self._rows(points, None))
 
-    def at_trials(self) -> dict[int, float]:
-        """Expected values at a full evaluation of the trials that the process has seen and that did not fail."""
+    @cached_property
+    def at_trials(self) -> list[tuple[Told, float]]:
+        """Trials that the process has seen and that did not fail, with their expected value at a full evaluation."""
         evidence, last = self._evidence, len(self._evidence.fidelities) - 1
-        shown = self._process.smoothed(self._coefficients, self._values)
-        found = {evidence.told[i].number: float(v) for i, v in zip(self._chosen, shown) if evidence.places[i] >= last}
-        partial = {row.number: row for row in (evidence.told[i] for i in self._chosen) if row.number not in found}
-        if partial:
-            means = self.at_points([self._model.memo.folded[number][1] for number in partial])
-            found |= dict(zip(partial, means.tolist()))
-        return {row.number: found[row.number] for row in self._model.told if row.number in found and row.state is not TrialState.FAIL}
-
-    def at_points(self, points: Sequence[Point]) -> Array:
-        """Expected values at a full evaluation."""
-        return self._process.means(self._coefficients, self._rows(points, None))
+        shown = self._process.smoothed(self._coefficients, self._values).tolist()
+        rows = [(evidence.told[i], value) for i, value in zip(self._chosen, shown) if evidence.places[i] >= last]
+        if last > 0:
+            there = {row.number for row, _ in rows}
+            partial = {row.number: row for row in (evidence.told[i] for i in self._chosen) if row.number not in there}
+            means, _ = self.at([self._model.memo.folded[number][1] for number in partial])
+            rows += zip(partial.values(), means.tolist())
+        return [(row, value) for row, value in rows if row.state is not TrialState.FAIL]
 
     def _rows(self, points: Sequence[Point], places: Sequence[int] | None) -> Rows:
         """Points, already folded, at the places of fidelities (None: full evaluations)."""
@@ -425,7 +450,7 @@ def spread(values: Array, most: int) -> list[int]:
 
 def unexplained(rows: Rows, values: Array, slope: float) -> Array:
     """Values less what straight lines through the scores explain, drawn towards what is believed of them."""
-    features = rows.features_NF
+    features = rows.features
     count = features.shape[1]
     if not count:
         return values
