@@ -32,7 +32,7 @@ class NSGA2:
     objectives = "many"
     needs: frozenset[str] = frozenset()
 
-    def __init__(self, *, population: int = 20, crossover: float = 0.9) -> None:
+    def __init__(self, *, population: int = 10, crossover: float = 0.5) -> None:
         if population < 2:
             raise UsageError(f"strategy.population must be at least 2, got {population}")
         if not 0 <= crossover <= 1:
