@@ -53,14 +53,21 @@ def trials_of_events(events: Iterable[Mapping[str, Any]]) -> list[Row]:
     """The same rows from a journal, for a search that has not ended (or never will): what is known so far, by number.
 
     The latest event of a number counts, so a trial that was killed and run again appears once, and one that rests at a
-    rung, to be carried on or not, is `resting`.
+    rung, to be carried on or not, is `resting`. Trials of later rounds are numbered on, as in the search's record.
     """
-    rows: dict[int, Row] = {}
+    rows: dict[tuple[int, int], Row] = {}
+    round_number = 1  # each has a study of its own, whose trials begin at 0; a run that is resumed goes through them again
     for event in events:
         kind, number = str(event.get("event", "")), event.get("number")
-        if number is not None and kind in EVENTS:
-            rows[int(number)] = _event_row(int(number), kind, event)
-    return [rows[number] for number in sorted(rows)]
+        if kind == "stage.started":
+            round_number = 1
+        elif kind == "search.round":
+            round_number = int(event["round"]) + 1
+        elif number is not None and kind in EVENTS:
+            rows[round_number, int(number)] = _event_row(int(number), kind, event)
+    places = sorted(rows)
+    several = len({place[0] for place in places}) > 1
+    return [{**rows[place], "number": i} if several else rows[place] for i, place in enumerate(places)]
 
 
 def trial_rows(result: SearchResult) -> list[Row]:

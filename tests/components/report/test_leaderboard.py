@@ -149,6 +149,20 @@ def test_varied_settings_are_those_that_differ_or_are_missing() -> None:
     assert leaderboard.varied(candidates) == ["width", "expansion"]
 
 
+def test_trials_of_later_rounds_are_numbered_on() -> None:
+    """Each round's study begins at 0; a resumed run tells the first rounds again and changes nothing."""
+
+    def ended(number: int, value: float) -> dict[str, object]:
+        return {"event": "trial.finished", "number": number, "objective": "rmse", "trial": trial(number, value).to_json()}
+
+    over = {"event": "search.round", "round": 1}
+    events = [{"event": "stage.started", "stage": "search"}, ended(0, 3.0), ended(1, 2.0), over, ended(0, 1.0)]
+    expected = [(0, 3.0), (1, 2.0), (2, 1.0)]
+    assert [(row["number"], row["value"]) for row in leaderboard.trials_of_events(events)] == expected
+    resumed = [*events, {"event": "stage.started", "stage": "search"}, over, ended(0, 1.0), ended(1, 0.5)]
+    assert [(row["number"], row["value"]) for row in leaderboard.trials_of_events(resumed)] == [*expected, (3, 0.5)]
+
+
 def test_members_of_lists_and_cells_are_settings_of_their_own() -> None:
     """So that what matters can be told for each depth and each edge."""
     architecture = {"depths": [1, 2], "cell": "|nor_conv_3x3~0|+|none~0|skip_connect~1|", "channels": 16}
