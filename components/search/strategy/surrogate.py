@@ -54,7 +54,7 @@ class Surrogate:
     the best scores, unless trials say that the scores mislead.
 
     `leaders` is how many of the best trials are mutated and crossed; the model sees the best and the latest of `most`
-    trials. A share `explore` of the later trials is drawn at random too: a model that has seen little beyond the region
+    trials. Every `random_every`-th trial is drawn at random too: a model that has seen little beyond the region
     it likes is surer of the rest than it should be (as in SMAC, Hutter et al., LION 2011). Raises `UsageError` for a
     number out of its range.
     """
@@ -64,15 +64,20 @@ class Surrogate:
     needs: frozenset[str] = frozenset()
 
     def __init__(
-        self, *, startup: int = 6, candidates: int = 96, leaders: int = 8, most: int = 500, explore: float = 0.2, scored: int = 30
+        self, *, startup: int = 6, candidates: int = 96, leaders: int = 8, most: int = 500, random_every: int = 5, scored: int = 30
     ) -> None:
-        if not 0.0 <= explore < 1.0:
-            raise UsageError(f"strategy.explore must be at least 0 and below 1, got {explore}")
-        for name, value, least in (("startup", startup, 2), ("candidates", candidates, 8), ("leaders", leaders, 1), ("most", most, 50)):
+        for name, value, least in (
+            ("startup", startup, 2),
+            ("candidates", candidates, 8),
+            ("leaders", leaders, 1),
+            ("most", most, 50),
+            ("random_every", random_every, 2),
+            ("scored", scored, 0),
+        ):
             if value < least:
                 raise UsageError(f"strategy.{name} must be at least {least}, got {value}")
-        self.scored = scored
-        self.startup, self.candidates, self.leaders, self.most, self.explore = startup, candidates, leaders, most, explore
+        self.random_every, self.scored = random_every, scored
+        self.startup, self.candidates, self.leaders, self.most = startup, candidates, leaders, most
 
     def sampler(self, seed: int, problem: Problem | None = None) -> BaseSampler:
         return SurrogateSampler(seed, problem, self)
@@ -107,7 +112,7 @@ class SurrogateSampler(PointSampler):
         is_turn = len(told) < self._settings.scored and (known >= self._settings.startup or len(told) % 2 == 0)
         if is_turn and scores.keep_their_promise(told):
             return self._best_scored(problem, scores, told, rng)
-        if known < self._settings.startup or rng.random() < self._settings.explore:
+        if known < self._settings.startup or (len(told) + 1) % self._settings.random_every == 0:
             return unseen(problem, told, lambda: problem.points.draw(rng))
         model, pool = Model(problem, told, self._settings), Pool(problem, told)
         pool.add(_fresh(problem, model.leaders(), rng), self._settings.candidates // 2)
