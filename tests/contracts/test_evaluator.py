@@ -20,6 +20,8 @@ from components.artifacts import AugmentationPolicy, Candidate, DatasetVersion, 
 from components.errors import UsageError
 from components.models.network import build_network
 from components.search.interface import Ancestor, Assignment
+from components.search.strategy.oneshot import OneShotStrategy
+from components.search.supernet import TRAINED
 from tests.components.models import tiny
 from tests.components.training.test_fit import CONVNET, HOW, MLP, OPTIMIZERS, SMALL_CONVNET, SMALL_MLP
 
@@ -43,12 +45,13 @@ def _own_members(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @dataclasses.dataclass
 class Bench:
-    """A data set, a candidate for it, and a fresh folder for each evaluation."""
+    """A data set, a candidate for it, a supernet that holds it, and a fresh folder for each evaluation."""
 
     folder: Path
     dataset: DatasetVersion
     space: Config
     architecture: Config
+    supernet: Path | None = None
 
     def evaluate(self, evaluator: Config, place: str, *, emit: Any = None, architecture: Config | None = None, **changes: Any) -> Trial:
         """One evaluation in the folder `place`; `changes` are fields of the assignment."""
@@ -62,10 +65,13 @@ class Bench:
         task = Assignment(
             dataset=self.dataset, policy=AugmentationPolicy(name="none", modality=kind, config={"_target_": NONE}), candidate=candidate,
             config=config, study="study", number=3, objective=objective_of(found), folder=self.folder,
+            supernet=self.supernet,
         )  # fmt: skip
         return found.evaluate(dataclasses.replace(task, **changes), self.folder / place, emit=emit or (lambda event, **fields: None))
 
 
+SPACE = {**CONVNET, "stages": [2], "widths": [4, 8, 12, 16], "depths": [1, 2], "blocks": ["plain", "residual"], "growths": [2.0],
+         "poolings": ["flatten"]}  # fmt: skip
 NONE = "components.augmentation.policy.none.Unchanged"
 
 
@@ -74,9 +80,24 @@ def objective_of(evaluator: Any) -> str:
     return next(iter(getattr(evaluator, "scores", {})), "accuracy")
 
 
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> DatasetVersion:
+    return tiny.stripes(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def supernet(dataset: DatasetVersion, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One of the space's, trained for two epochs."""
+    strategy = OneShotStrategy(epochs=2, batch_size=32, views=2, candidates=1)
+    policy = AugmentationPolicy(name="none", modality="image", config={"_target_": NONE})
+    config = {"space": SPACE, "search": {"rows": None}, "metrics": {"objective": None}, "training": {}, "seed": 0}
+    scratch = tmp_path_factory.mktemp("supernet")
+    return strategy.train_supernet(dataset, policy, config, scratch, seconds=None, seed=0, emit=lambda event, **fields: None)
+
+
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    return Bench(tmp_path / "work", tiny.stripes(tmp_path / "data"), CONVNET, SMALL_CONVNET)
+def bench(tmp_path: Path, dataset: DatasetVersion, supernet: Path) -> Bench:
+    return Bench(tmp_path / "work", dataset, SPACE, SMALL_CONVNET, supernet)
 
 
 # ---- the contract ----
@@ -181,27 +202,27 @@ CONTRACT: list[Rule] = [
     rests_at_rungs_if_it_says_so,
     goes_on_after_a_kill,
 ]
-ALONE = [name for name in MEMBERS if not any("supernet" in need for need in build.build(config_of(name)).needs)]
+ALONE = [name for name in MEMBERS if TRAINED not in build.build(config_of(name)).needs]
 
 
 def test_family_is_not_empty() -> None:
-    """At least train, inherit and zero_cost, each a yaml beside a module of the same name."""
-    assert {"train", "inherit", "zero_cost"} <= set(ALONE)
+    """At least train, inherit, zero_cost and supernet, each a yaml beside a module of the same name."""
+    assert {"train", "inherit", "zero_cost"} <= set(ALONE) < {"supernet", *MEMBERS} == set(MEMBERS)
     for name in MEMBERS:
         target = config_of(name)["_target_"]
         assert not target.startswith("components.") or target.split(".")[-2] == name
 
 
-@pytest.mark.parametrize("name", ALONE)
+@pytest.mark.parametrize("name", MEMBERS)
 @pytest.mark.parametrize("rule", CONTRACT, ids=lambda rule: rule.__name__)
 def test_member_keeps_the_contract(bench: Bench, name: str, rule: Rule) -> None:
-    """Each rule holds for each member that needs no supernet."""
+    """Each rule holds for each member."""
     rule(bench, config_of(name))
 
 
 @pytest.mark.parametrize("name", ALONE)
 def test_member_evaluates_tables(tmp_path: Path, name: str) -> None:
-    """No evaluator is for one modality."""
+    """No evaluator is for one modality, if its space has what it needs."""
     gives_a_value_for_what_it_was_asked(Bench(tmp_path / "work", tiny.table(tmp_path / "data"), MLP, SMALL_MLP), config_of(name))
 
 
