@@ -1,0 +1,142 @@
+"""`evaluator=inherit` against `evaluator=train`: training epochs that evolution needs to the same best accuracy, on Fashion-MNIST.
+
+Each seed runs one study with `train` and one with `inherit` and compares the epochs after which each first had the best
+validation accuracy of the first. Both have the same 10,000 training rows and 5,000 validation rows, the same space,
+strategy and seed, one worker, no time limit. The best trials' own weights are judged once on Fashion-MNIST's test file.
+
+.venv/bin/python benchmarks/inherit.py [--data FOLDER] [--seeds 3] [--trials 30] [--epochs 8] [--rows 10000]
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from measure import ROOT, machine, spread
+
+MORE = 2  # times the trials, as each is trained for fewer epochs; what goes beyond the same number of epochs does not count
+
+
+def main() -> None:
+    arguments = _arguments()
+    with tempfile.TemporaryDirectory(prefix="athanor-inherit-") as folder:
+        home = Path(folder)
+        os.environ["ATHANOR_HOME"] = str(home)
+        dataset = _subset(arguments.data, arguments.rows, home / "data")
+        print(f"Fashion-MNIST, {dataset.splits['train']} training and {dataset.splits['validation']} validation rows, evolution, "
+              f"{arguments.trials} trials of {arguments.epochs} epochs, n={arguments.seeds} seeds\n{machine()}\n", flush=True)  # fmt: skip
+        ratios = [_compare(dataset, arguments, seed, home) for seed in range(arguments.seeds)]
+    reached = [ratio for ratio in ratios if math.isfinite(ratio)]
+    print(f"\nreached in {len(reached)} of {len(ratios)} seeds; epochs of inherit over those of train at its best: "
+          f"{spread(reached, 2) if reached else '-'}, median {statistics.median(ratios):.2f}")  # fmt: skip
+
+
+def _compare(dataset: Any, arguments: argparse.Namespace, seed: int, home: Path) -> float:
+    """Epochs that inherit needed to train's best accuracy over those train needed; infinite where it did not get there."""
+    started = time.monotonic()
+    train = _search(dataset, arguments, seed, "train", arguments.trials, home)
+    inherit = _search(dataset, arguments, seed, "inherit", MORE * arguments.trials, home)
+    total = _curve(train)[-1][0]
+    best = _curve(train)[-1][1]
+    needed = next(epochs for epochs, value in _curve(train) if value >= best)
+    at = next((epochs for epochs, value in _curve(inherit) if value >= best and epochs <= total), math.inf)
+    equal = max(value for epochs, value in _curve(inherit) if epochs <= total)
+    tests = [_on_test(dataset, result, home / f"{name}-{seed}") for name, result in (("train", train), ("inherit", inherit))]
+    print(f"seed {seed}: train {best:.4f} after {needed:.0f} of {total:.0f} epochs (test {tests[0]:.4f}); inherit the same after {at:.0f} "
+          f"({at / needed:.2f}), {equal:.4f} at equal epochs (test {tests[1]:.4f}); {(time.monotonic() - started) / 60:.1f} min",
+          flush=True)  # fmt: skip
+    return at / needed
+
+
+def _search(dataset: Any, arguments: argparse.Namespace, seed: int, evaluator: str, trials: int, home: Path) -> Any:
+    from components.search.search import search
+    from components.workspace import Workspace
+
+    config = {name: _choice(f"{name}/{choice}") for name, choice in (("space", "convnet"), ("scheduler", "none"), ("runner", "process"))}
+    config |= {"strategy": _choice("strategy/evolution"), "evaluator": _choice(f"evaluator/{evaluator}")}
+    if evaluator == "train":
+        config["evaluator"]["keep_weights"] = True
+    config |= {
+        "optimizer": {"adamw": _choice("optimizer/adamw")}, "training": {"memory_format": "channels_last", "precision": "fp32"},
+        "metrics": {"objective": None}, "search": {"trials": trials, "workers": 1, "epochs": arguments.epochs, "rows": None},
+    }  # fmt: skip
+    place = home / f"{evaluator}-{seed}"
+    return search(dataset, _policy(), config, Workspace(out=place / "out", scratch=place / "study", seed=seed))
+
+
+def _choice(name: str) -> dict[str, Any]:
+    node: dict[str, Any] = yaml.safe_load((ROOT / "conf" / f"{name}.yaml").read_text())
+    node.pop("defaults", None)
+    return node
+
+
+def _curve(result: Any) -> list[tuple[float, float]]:
+    """Training epochs so far and the best accuracy so far, trial by trial."""
+    epochs, best, curve = 0.0, 0.0, []
+    for trial in result.trials:
+        epochs += trial.fidelity.get("epochs", 0.0)
+        best = max(best, trial.values.get("accuracy", 0.0))
+        curve.append((epochs, best))
+    return curve
+
+
+def _on_test(dataset: Any, result: Any, place: Path) -> float:
+    """Accuracy on the test file of the best trial's own weights."""
+    from safetensors.torch import load_file
+
+    from components.models.network import build_network
+    from components.training.batches import load_rows
+    from components.training.learner import validate
+
+    network = build_network(_choice("space/convnet"), result.best, dataset, 0)
+    network.load_state_dict(load_file(place / "study" / "trials" / str(result.best_number) / "weights.safetensors"))
+    return validate(network.eval(), dataset, load_rows(dataset, "test"), "accuracy")["accuracy"]
+
+
+def _subset(folder: Path, rows: int, out: Path) -> Any:
+    """Fashion-MNIST with `rows` of its training and half as many of its validation rows, the first of each."""
+    from components.artifacts import StoredFile
+    from components.data.version import version
+    from components.workspace import Workspace
+
+    config = {"dataset": {**_choice("dataset/idx"), "path": str(folder)}, "split": {"validation": 0.15, "test": 0.2}}
+    dataset = version(config, Workspace(out=out))
+    kept = {"train": rows, "validation": min(rows // 2, dataset.splits["validation"])}
+    files = dict(dataset.files)
+    for name, file in dataset.files.items():
+        split = name.split("/")[0]
+        if split in kept:
+            path = out / f"first-{name.replace('/', '-')}.npy"
+            np.save(path, np.load(file.path)[: kept[split]])
+            files[name] = StoredFile.of(path)
+    return dataset.replace(files=files, splits={**dataset.splits, **kept}, digest=f"{dataset.digest[:32]}-first-{rows}")
+
+
+def _policy() -> Any:
+    from components.artifacts import AugmentationPolicy
+
+    return AugmentationPolicy(name="none", modality="image", config=_choice("augmentation/none"))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    base = Path(os.environ.get("ATHANOR_DATA") or ROOT.parent / "shared" / "data")
+    parser.add_argument("--data", type=Path, default=base / "fashion-mnist")
+    for name, default in (("seeds", 3), ("trials", 30), ("epochs", 8), ("rows", 10_000)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    arguments = parser.parse_args()
+    if not arguments.data.is_dir():
+        raise SystemExit(f"no folder {arguments.data}; name it by --data or set ATHANOR_DATA")
+    return arguments
+
+
+if __name__ == "__main__":
+    main()
