@@ -126,11 +126,11 @@ class ItsOwnNeighbour(ConvNet):
         return [architecture, *super().neighbours(architecture, dataset)]
 
 
-class CountsWithoutTheHead(ConvNet):
-    """Counts a network's parameters, but for those of its last layer."""
+class CountsOneOutput(ConvNet):
+    """Counts a network's parameters as if it had one output."""
 
     def num_parameters(self, architecture: JSON, inputs: Sequence[InputField], num_outputs: int) -> int:
-        return super().num_parameters(architecture, inputs, 0)
+        return super().num_parameters(architecture, inputs, 1)
 
 
 class CountsDepthsOnce(ConvNet):
