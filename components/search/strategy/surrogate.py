@@ -40,6 +40,7 @@ REFERENCE = 64  # draws by which scores without training are brought to one scal
 SLOPE = 0.7  # by how many standard deviations of the objective one of the scores is believed to make it better
 BLOCK = 8  # rows that are added to a process at once
 AUGMENTED = 0.05  # share of the sum in the scalarisation, so that a point that is dominated never promises the most
+CAUTION = 3.0  # power of the probability that a constraint is kept: at the border an evaluation is easily in vain
 FAR = 6.0  # standard deviations
 CLEARLY, ENOUGH, HONEST = 1.0, 4, 0.2  # standard deviations of a score; pairs; share of them
 FARTHEST = 6.0  # standard deviations beyond which a score says no more
@@ -325,7 +326,7 @@ class Model:
             seen = [belief.at(points) for belief in self.constraints]
             kept = np.zeros(len(points))
             for belief, (mean, deviation) in zip(self.constraints, seen):
-                kept += log_ndtr((belief.threshold - mean) / deviation)
+                kept += CAUTION * log_ndtr((belief.threshold - mean) / deviation)
             if len(best) < len(self.objectives):
                 return kept
             found = [belief.at(points) for belief in self.objectives]
