@@ -28,6 +28,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy: small matrices, many threads wait for each other
+
 import numpy as np
 import optuna
 import yaml
