@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import operator
+from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
 
 from components.models.interface import Suggest
-from components.models.points import Point, Points, at
+from components.models.points import Point, Points, at, has_few
 from components.search.ranking import costs
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
 
+Shape = frozenset[str]  # the names of the parameters that a trial has
 CONSTRAINTS = "constraints"  # the system attribute under which Optuna keeps a list of constraint values; <= 0 is feasible
 
 
@@ -124,10 +126,11 @@ class PointSampler(BaseSampler):
         history = history[:-1] if is_last else [t for t in history if t.number != trial.number]
         problem = self._problem
         if problem is None:
-            shown = [t for t in history if t.params]
-            if not shown:
+            recollection: Recollection = self._memo.setdefault("recollection", Recollection())
+            recollection.follow(history)
+            if not recollection.is_anything:
                 return None
-            problem = Problem(points=recalled(shown), memo=self._memo)
+            problem = Problem(points=recollection.points, memo=self._memo)
         told = told_of(history, [direction.name == "MAXIMIZE" for direction in study.directions], problem)
         return self.next_point(problem, told, Random(f"{self._seed}/{trial.number}"))
 
@@ -235,26 +238,69 @@ class Keys:
         self._rows = list(told)
 
 
-def recalled(trials: Sequence[FrozenTrial]) -> Points:
-    """The space as the trials show it: which parameters come together, and after which values of others."""
-    latest: dict[str, BaseDistribution] = {name: dist for trial in trials for name, dist in trial.distributions.items()}
-    shapes: dict[frozenset[str], list[FrozenTrial]] = {}
-    for trial in trials:
-        shapes.setdefault(frozenset(trial.params), []).append(trial)
+class Recollection:
+    """The space as the trials show it: which parameters come together, and which value of a choice, or of a few whole
+    numbers, leads to which others. It is learned trial by trial; a value that nobody had leads where most trials went."""
 
-    def program(suggest: Suggest) -> dict[str, Any]:
-        left, drawn = list(shapes), {}  # type: tuple[list[frozenset[str]], dict[str, Any]]
+    def __init__(self) -> None:
+        self._trials: list[FrozenTrial] = []
+        self._forget()
+
+    def _forget(self) -> None:
+        self._latest: dict[str, BaseDistribution] = {}
+        self._values: dict[Shape, dict[str, set[Any]]] = {}
+        self._counts: Counter[Shape] = Counter()
+        self._steps: dict[tuple[Shape, ...], tuple[list[str], str | None]] = {}
+        self.points = Points(self._program)
+
+    @property
+    def is_anything(self) -> bool:
+        return bool(self._values)
+
+    def follow(self, trials: Sequence[FrozenTrial]) -> None:
+        """Learns from those that are new."""
+        same = len(self._trials) <= len(trials) and all(map(operator.is_, self._trials, trials))
+        if not same:
+            self._forget()
+        for trial in trials[len(self._trials) if same else 0 :]:
+            if trial.params:
+                self._learn(trial)
+        self._trials = list(trials)
+
+    def _learn(self, trial: FrozenTrial) -> None:
+        self._latest.update(trial.distributions)
+        shape = frozenset(trial.params)
+        self._counts[shape] += 1
+        values = self._values.setdefault(shape, {})
+        for name, value in trial.params.items():
+            if has_few(trial.distributions[name]):
+                values.setdefault(name, set()).add(value)
+        self._steps.clear()
+
+    def _program(self, suggest: Suggest) -> dict[str, Any]:
+        left, drawn = tuple(self._values), {}  # type: tuple[Shape, ...], dict[str, Any]
         while True:
-            shared = [name for name in latest if name not in drawn and all(name in shape for shape in left)]
-            for name in shared:
-                drawn[name] = _suggest(suggest, name, latest[name])
+            if left not in self._steps:
+                shared = [name for name in self._latest if all(name in shape for shape in left)]
+                self._steps[left] = shared, self._parting(left, shared)
+            names, parting = self._steps[left]
+            for name in names:
+                if name not in drawn:
+                    drawn[name] = _suggest(suggest, name, self._latest[name])
             if len(left) == 1:
                 return drawn
-            agreement = [max(sum(t.params.get(n) == v for n, v in drawn.items()) for t in shapes[shape]) for shape in left]
-            best = [shape for shape, agrees in zip(left, agreement) if agrees == max(agreement)]
-            left = best if len(best) < len(left) or any(n not in drawn and all(n in s for s in best) for n in latest) else best[:1]
+            fitting = tuple(shape for shape in left if parting and drawn[parting] in self._values[shape].get(parting, ()))
+            left = fitting or (max(left, key=lambda shape: self._counts[shape]),)
 
-    return Points(program)
+    def _parting(self, left: Sequence[Shape], names: Sequence[str]) -> str | None:
+        """The parameter whose value leaves the fewest sets of parameters; None if none always leaves fewer."""
+        found: dict[str, float] = {}
+        for name in names:
+            each = [self._values[shape].get(name, set()) for shape in left]
+            counts = Counter(value for values in each for value in values)
+            if counts and max(counts.values()) < len(left) and all(each):
+                found[name] = sum(counts.values()) / len(counts)
+        return min(found, key=lambda name: found[name], default=None)
 
 
 def _suggest(suggest: Suggest, name: str, distribution: Any) -> Any:

@@ -15,7 +15,7 @@ from optuna.trial import TrialState, create_trial
 
 from components.errors import UsageError
 from components.models.points import Point, Points
-from components.search.problem import Problem, Told, assessed, key_of_params, keys_of, told_of
+from components.search.problem import Problem, Recollection, Told, assessed, key_of_params, keys_of, told_of
 from components.search.ranking import dominates
 from components.search.strategy.evolution import Evolution
 from components.search.strategy.gp import GP, Encoding, best_and_latest, observations, standardised
@@ -304,3 +304,27 @@ def test_keys_follow_the_trials() -> None:
     rows = [row(n, problem.points.draw(rng), 1.0) for n in range(12)]
     for shown in (rows[:4], rows[:8], rows[2:6], [*rows[:3], rows[9], *rows[4:8]], rows, rows[:1], []):
         assert keys_of(problem, shown) == {key_of_params(t.point) for t in shown}
+
+
+def test_a_space_is_recalled_from_its_trials() -> None:
+    """Without a problem: which parameters come together is learned, also where a whole number says how many there are, and
+    the same whether trials are met one by one or all at once."""
+
+    def program(suggest: Any) -> None:
+        if suggest.suggest_categorical("kind", ["a", "b"]) == "a":
+            suggest.suggest_float("x", 0.0, 1.0)
+        for place in range(suggest.suggest_int("depth", 1, 3)):
+            suggest.suggest_categorical(f"op{place}", ["p", "q"])
+
+    points, rng = Points(program), Random(0)
+    trials = [create_trial(value=0.0, params=p.params, distributions=p.distributions) for p in (points.draw(rng) for _ in range(60))]
+    one_by_one, at_once = Recollection(), Recollection()
+    for count in range(len(trials) + 1):
+        one_by_one.follow(trials[:count])
+    at_once.follow(trials)
+    for seed in range(50):
+        drawn = at_once.points.draw(Random(seed))
+        assert drawn == one_by_one.points.draw(Random(seed))
+        assert points.draw(Random(0), drawn.params).params == drawn.params
+    at_once.follow(trials[:1])
+    assert set(at_once.points.draw(Random(0)).params) == set(trials[0].params)
