@@ -13,9 +13,9 @@ from random import Random
 
 from optuna.samplers import BaseSampler
 
-from components.errors import UsageError
 from components.models.points import Point
 from components.search.problem import PointSampler, Problem, Told, assessed, unseen
+from components.search.settings import number, whole
 
 PATIENCE = 10  # children that were tried before, until the next ones are changed in one more place
 
@@ -32,13 +32,9 @@ class Evolution:
     needs: frozenset[str] = frozenset()
 
     def __init__(self, *, population: int = 10, sample: int = 3, crossover: float = 0.2) -> None:
-        if population < 1:
-            raise UsageError(f"strategy.population must be at least 1, got {population}")
-        if not 1 <= sample <= population:
-            raise UsageError(f"strategy.sample must lie in 1..{population} (strategy.population), got {sample}")
-        if not 0 <= crossover <= 1:
-            raise UsageError(f"strategy.crossover must lie in 0..1, got {crossover}")
-        self.population, self.sample, self.crossover = population, sample, crossover
+        self.population = whole("strategy.population", population, 1)
+        self.sample = whole("strategy.sample", sample, 1, population, limit="strategy.population")
+        self.crossover = number("strategy.crossover", crossover, 0, 1)
 
     def sampler(self, seed: int, problem: Problem | None = None) -> BaseSampler:
         return EvolutionSampler(seed, problem, self)

@@ -22,9 +22,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
 
-from components.errors import UsageError
 from components.models.points import Point, share_of
 from components.search.problem import PointSampler, Problem, Told, assessed, keys_of, ranked, unseen
+from components.search.settings import whole
 
 if TYPE_CHECKING:
     from optuna._gp.acqf import BaseAcquisitionFunc
@@ -48,10 +48,9 @@ class GP:
     needs: frozenset[str] = frozenset()
 
     def __init__(self, *, startup: int = 10, most: int = 200, candidates: int = 500) -> None:
-        for name, value, least in (("startup", startup, 2), ("most", most, startup), ("candidates", candidates, 1)):
-            if value < least:
-                raise UsageError(f"strategy.{name} must be at least {least}, got {value}")
-        self.startup, self.most, self.candidates = startup, most, candidates
+        self.startup = whole("strategy.startup", startup, 2)
+        self.most = whole("strategy.most", most, startup)
+        self.candidates = whole("strategy.candidates", candidates, 1)
 
     def sampler(self, seed: int, problem: Problem | None = None) -> BaseSampler:
         return GPPointSampler(seed, problem, self)

@@ -13,9 +13,9 @@ from typing import Any
 
 from optuna.samplers import BaseSampler
 
-from components.errors import UsageError
 from components.models.points import STEP, Point, has_few, others
 from components.search.problem import PointSampler, Problem, Told, assessed, keys_of, unseen
+from components.search.settings import whole
 
 SHRINK = 0.5  # of the step, each time that all numbers of a candidate were changed up and down in vain
 
@@ -33,10 +33,7 @@ class Greedy:
     needs: frozenset[str] = frozenset()
 
     def __init__(self, *, startup: int = 3, rounds: int = 3) -> None:
-        for name, value in (("startup", startup), ("rounds", rounds)):
-            if value < 1:
-                raise UsageError(f"strategy.{name} must be at least 1, got {value}")
-        self.startup, self.rounds = startup, rounds
+        self.startup, self.rounds = whole("strategy.startup", startup, 1), whole("strategy.rounds", rounds, 1)
 
     def sampler(self, seed: int, problem: Problem | None = None) -> BaseSampler:
         return GreedySampler(seed, problem, self)

@@ -14,10 +14,10 @@ from typing import Any
 from optuna.distributions import BaseDistribution, IntDistribution
 from optuna.samplers import BaseSampler
 
-from components.errors import UsageError
 from components.models.interface import Suggest
 from components.models.points import Point, Points, at, ranged
 from components.search.problem import PointSampler, Problem, Told, keys_of
+from components.search.settings import whole
 
 TRIES = 200  # draws that only met what was tried already, before the grid is walked through in order
 
@@ -30,9 +30,7 @@ class Grid:
     needs: frozenset[str] = frozenset()
 
     def __init__(self, *, levels: int = 5) -> None:
-        if levels < 1:
-            raise UsageError(f"strategy.levels must be at least 1, got {levels}")
-        self.levels = levels
+        self.levels = whole("strategy.levels", levels, 1)
 
     def sampler(self, seed: int, problem: Problem | None = None) -> BaseSampler:
         return GridSampler(seed, problem, self.levels)

@@ -14,9 +14,9 @@ from random import Random
 
 from optuna.samplers import BaseSampler
 
-from components.errors import UsageError
 from components.models.points import Point
 from components.search.problem import PointSampler, Problem, Told, assessed, unseen
+from components.search.settings import number, whole
 
 PATIENCE = 10  # children that were tried before, until the next ones are changed in one more place
 
@@ -33,11 +33,8 @@ class NSGA2:
     needs: frozenset[str] = frozenset()
 
     def __init__(self, *, population: int = 10, crossover: float = 0.5) -> None:
-        if population < 2:
-            raise UsageError(f"strategy.population must be at least 2, got {population}")
-        if not 0 <= crossover <= 1:
-            raise UsageError(f"strategy.crossover must lie in 0..1, got {crossover}")
-        self.population, self.crossover = population, crossover
+        self.population = whole("strategy.population", population, 2)
+        self.crossover = number("strategy.crossover", crossover, 0, 1)
 
     def sampler(self, seed: int, problem: Problem | None = None) -> BaseSampler:
         return NSGA2Sampler(seed, problem, self)

@@ -19,10 +19,10 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
 
-from components.errors import UsageError
 from components.models.points import Point, at, categorical, has_few, ranged, share_of, values_of
 from components.search.problem import PointSampler, Problem, Told, unseen
 from components.search.ranking import dominates
+from components.search.settings import number, whole
 
 PATIENCE = 5  # draws that were tried before, until the policy is followed half as closely
 LARGEST = 3.0  # logit, up or down, so that no choice is ever ruled out: the likeliest is drawn at most 400 times as often
@@ -40,17 +40,10 @@ class Reinforce:
     def __init__(
         self, *, learning_rate: float = 1.0, baseline: float = 0.9, entropy: float = 0.02, window: int = 50, levels: int = 8
     ) -> None:
-        for name, value in (("window", window), ("levels", levels)):
-            if value < 1:
-                raise UsageError(f"strategy.{name} must be at least 1, got {value}")
-        if learning_rate <= 0:
-            raise UsageError(f"strategy.learning_rate must be above 0, got {learning_rate}")
-        if not 0 <= baseline < 1:
-            raise UsageError(f"strategy.baseline must lie in 0..1 (1 excluded), got {baseline}")
-        if entropy < 0:
-            raise UsageError(f"strategy.entropy must be at least 0, got {entropy}")
-        self.learning_rate, self.baseline, self.entropy = learning_rate, baseline, entropy
-        self.window, self.levels = window, levels
+        self.learning_rate = number("strategy.learning_rate", learning_rate, 0, above=True)
+        self.baseline = number("strategy.baseline", baseline, 0, 1, below=True)
+        self.entropy = number("strategy.entropy", entropy, 0)
+        self.window, self.levels = whole("strategy.window", window, 1), whole("strategy.levels", levels, 1)
 
     def sampler(self, seed: int, problem: Problem | None = None) -> BaseSampler:
         return ReinforceSampler(seed, problem, self)

@@ -11,8 +11,8 @@ import warnings
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, TPESampler
 
-from components.errors import UsageError
 from components.search.problem import Problem
+from components.search.settings import whole
 
 
 class TPEStrategy:
@@ -27,10 +27,7 @@ class TPEStrategy:
     needs: frozenset[str] = frozenset()
 
     def __init__(self, *, startup: int = 6, candidates: int = 24) -> None:
-        for name, value in (("startup", startup), ("candidates", candidates)):
-            if value < 1:
-                raise UsageError(f"strategy.{name} must be at least 1, got {value}")
-        self.startup, self.candidates = startup, candidates
+        self.startup, self.candidates = whole("strategy.startup", startup, 1), whole("strategy.candidates", candidates, 1)
 
     def sampler(self, seed: int, problem: Problem | None = None) -> BaseSampler:
         with warnings.catch_warnings():

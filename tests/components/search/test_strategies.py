@@ -23,6 +23,7 @@ from components.search.strategy.greedy import Greedy
 from components.search.strategy.grid import Grid
 from components.search.strategy.nsga2 import NSGA2
 from components.search.strategy.reinforce import LARGEST, Reinforce, ReinforceSampler, ascended, softmax
+from components.search.strategy.tpe import TPEStrategy
 
 LETTERS = "pqrst"
 Objective = Callable[[dict[str, Any]], float | tuple[float, ...]]
@@ -282,14 +283,16 @@ def test_gp_takes_constraints_and_running_trials() -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: Grid(levels=0), r"strategy\.levels must be at least 1, got 0"),
-        (lambda: Greedy(startup=0), r"strategy\.startup must be at least 1, got 0"),
-        (lambda: Evolution(sample=11), r"strategy\.sample must lie in 1\.\.10 \(strategy\.population\), got 11"),
-        (lambda: Evolution(crossover=1.5), r"strategy\.crossover must lie in 0\.\.1, got 1\.5"),
-        (lambda: Reinforce(baseline=1.0), r"strategy\.baseline must lie in 0\.\.1 \(1 excluded\), got 1\.0"),
-        (lambda: Reinforce(learning_rate=0), r"strategy\.learning_rate must be above 0, got 0"),
-        (lambda: NSGA2(population=1), r"strategy\.population must be at least 2, got 1"),
-        (lambda: GP(most=5), r"strategy\.most must be at least 10, got 5"),
+        (lambda: Grid(levels=0), r"strategy\.levels must be a whole number of at least 1, got 0"),
+        (lambda: Greedy(startup="few"), r"strategy\.startup must be a whole number of at least 1, got 'few'"),
+        (lambda: Evolution(sample=11), r"strategy\.sample must be a whole number in 1\.\.10 \(strategy\.population\), got 11"),
+        (lambda: Evolution(crossover=1.5), r"strategy\.crossover must be a number of at least 0 and at most 1, got 1\.5"),
+        (lambda: Reinforce(baseline=1.0), r"strategy\.baseline must be a number of at least 0 and below 1, got 1\.0"),
+        (lambda: Reinforce(learning_rate=0), r"strategy\.learning_rate must be a number above 0, got 0"),
+        (lambda: Reinforce(entropy=math.nan), r"strategy\.entropy must be a number of at least 0, got nan"),
+        (lambda: NSGA2(population=True), r"strategy\.population must be a whole number of at least 2, got True"),
+        (lambda: GP(most=5), r"strategy\.most must be a whole number of at least 10, got 5"),
+        (lambda: TPEStrategy(startup=2.5), r"strategy\.startup must be a whole number of at least 1, got 2\.5"),
     ],
 )
 def test_settings_out_of_range_are_refused(make: Callable[[], Any], words: str) -> None:
