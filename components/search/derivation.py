@@ -76,7 +76,9 @@ def judge(data: Data, forward_of: Callable[[Point], Forward], program: Callable[
     for _ in range(views):
         for rows in torch.randperm(count, generator=generator).tensor_split(chunks):
             point = next(points)
-            found.add(point, rows.numpy(), data.worth(forward_of(point), rows).numpy())
+            with torch.no_grad():
+                worth = data.worth(forward_of(point), *data.judged.at(rows))
+            found.add(point, rows.numpy(), worth.numpy())
     return found
 
 

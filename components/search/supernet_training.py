@@ -112,14 +112,12 @@ class Data:
             return F.cross_entropy(outputs, targets)
         return F.mse_loss(outputs.squeeze(-1), targets)
 
-    @torch.no_grad()
-    def worth(self, forward: Forward, index: Tensor) -> Tensor:
-        """For each judged row the probability of its class, or the negative error: higher is better.
+    def worth(self, forward: Forward, fields: dict[str, Tensor], targets: Tensor) -> Tensor:
+        """For each row the probability of its class, or the negative error: higher is better.
 
         The mean probability is the accuracy of a guess drawn from what the network believes. Where labels have no
         meaning it is 1/K for every candidate, however sure of itself; a log-loss would punish the sure ones.
         """
-        fields, targets = self.judged.at(index)
         outputs = forward(*(as_float(fields[field.name]) for field in self.dataset.inputs))
         if self.dataset.task == "classification":
             return outputs.softmax(dim=1).gather(1, targets[:, None]).squeeze(1)

@@ -17,7 +17,7 @@ from components.models.cells import EDGES, OPERATIONS, Cell, CellNetwork, last_c
 from components.models.layers import Layer
 from components.models.space.cell import CellSpace
 from components.models.space.convnet import ConvNet
-from components.models.supernet.cell import CellSupernet
+from components.models.supernet.cell import CellSupernet, lightened
 from components.models.supernet.shared import SharedSupernet
 from tests.components.models import tiny
 
@@ -44,7 +44,7 @@ def alone(supernet: CellSupernet, dataset: DatasetVersion, cell: tuple[str, ...]
     """The cell's own network, with the weights it has in the supernet."""
     image = dataset.inputs[0]
     layers = macro(image, lambda channels: Layer.of(Cell, cell, channels), channels=8, cells=1, largest_side=16)
-    network = CellNetwork(image, layers, last_channels(layers, 8), dataset.num_outputs)
+    network = CellNetwork(image, [lightened(layer) for layer in layers], last_channels(layers, 8), dataset.num_outputs)
     shared = supernet.state_dict()
     own = network.state_dict()
     for name in own:
