@@ -39,8 +39,9 @@ class _Birth:
 
     @property
     def strangeness(self) -> float:
-        """0 where everything was taken over and computes the same, 1 where nothing was or the answers have nothing in common."""
-        return min(1.0, max(1.0 - self.share, self.difference))
+        """0 where everything was taken over and computes the same, 1 where nothing was and the answers have nothing in common:
+        half of it for the weights that are new, half for the answers that differ."""
+        return 0.5 * (1.0 - self.share) + 0.5 * min(1.0, self.difference)
 
     def give(self, network: nn.Module) -> None:
         network.load_state_dict(self.state)
