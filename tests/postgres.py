@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import secrets
 import shutil
@@ -23,7 +24,14 @@ def program(name: str) -> Path | None:
     return next((place / name for place in PLACES if (place / name).is_file()), None)
 
 
-MISSING = None if program("initdb") and program("postgres") else "PostgreSQL is not installed: apt-get install postgresql"
+def missing() -> str | None:
+    """Why no server can be started here, if so."""
+    if not (program("initdb") and program("postgres")):
+        return "PostgreSQL is not installed: apt-get install postgresql"
+    return None if importlib.util.find_spec("psycopg") else "psycopg is not installed: pip install 'athanor[postgresql]'"
+
+
+MISSING = missing()
 
 
 class Server:
@@ -47,7 +55,9 @@ class Server:
         subprocess.run([str(program("initdb")), *words, "--locale=C"], check=True, capture_output=True, cwd=folder, **self._owner)
 
     def start(self) -> None:
-        """Returns when it answers."""
+        """Returns when it takes connections, which is after it has recovered."""
+        import psycopg
+
         settings = {
             "listen_addresses": "127.0.0.1",
             "port": self.port,
@@ -62,7 +72,7 @@ class Server:
             )
         until = time.monotonic() + PATIENCE_SECONDS
         while time.monotonic() < until and self._process.poll() is None:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
+            with contextlib.suppress(psycopg.OperationalError), psycopg.connect(self.url, connect_timeout=2):
                 return
             time.sleep(0.02)
         raise RuntimeError((self.folder / "log").read_text())

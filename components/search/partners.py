@@ -34,6 +34,12 @@ create table if not exists athanor_trials (
     study text not null, number integer not null, owner integer, result text, primary key (study, number)
 )"""
 
+HELD = """
+select owner from athanor_trials where study = :study and number = :number and owner <> :me and exists (
+    select 1 from pg_locks where locktype = 'advisory' and granted and objsubid = 2 and classid = :key and objid::bigint = owner
+    and database = (select oid from pg_database where datname = current_database())
+)"""
+
 
 def url_of(storage: Any) -> str:
     """SQLAlchemy's URL of a storage. Raises `UsageError` for anything but PostgreSQL, and without its driver."""
@@ -96,16 +102,21 @@ class Partners:
 
     def claim(self, number: int) -> bool:
         """Whether the trial is this parent's from now on: it is, unless a parent that lives has it."""
+        if self._is_held_by_another(number):
+            return False
         with self.asking():
-            owner = self._value("select owner from athanor_trials where study = :study and number = :number", number=number)
-            if owner != self.me and owner in self._living():
+            if self._is_held_by_another(number):
                 return False
-            self._execute(
-                "insert into athanor_trials (study, number, owner) values (:study, :number, :me) "
-                "on conflict (study, number) do update set owner = excluded.owner",
-                study=self.study, number=number, me=self.me,
-            )  # fmt: skip
+            self.take(number)
             return True
+
+    def take(self, number: int) -> None:
+        """Makes the trial this parent's. To be called while `asking`."""
+        self._execute(
+            "insert into athanor_trials (study, number, owner) values (:study, :number, :me) "
+            "on conflict (study, number) do update set owner = excluded.owner",
+            study=self.study, number=number, me=self.me,
+        )  # fmt: skip
 
     def publish(self, number: int, result: JSON) -> None:
         """Keeps what came out of a trial; what was published first stays."""
@@ -120,13 +131,8 @@ class Partners:
         found = self._value("select result from athanor_trials where study = :study and number = :number", number=number)
         return None if found is None else json.loads(found)  # type: ignore[no-any-return]
 
-    def _living(self) -> set[int]:
-        rows = self._execute(
-            "select objid::bigint from pg_locks where locktype = 'advisory' and granted and objsubid = 2 and classid = :key "
-            "and database = (select oid from pg_database where datname = current_database())",
-            key=self.key,
-        )
-        return {int(row[0]) for row in rows} - {ASKING}
+    def _is_held_by_another(self, number: int) -> bool:
+        return self._value(HELD, number=number, me=self.me, key=self.key) is not None
 
     def _value(self, statement: str, **values: Any) -> Any:
         return self._execute(statement, study=self.study, **values).scalar()

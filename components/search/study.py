@@ -134,7 +134,7 @@ class Study:
             trial_id = self._storage.create_new_trial(self._study._study_id, template_trial=proposal)
             stored = self._storage.get_trial(trial_id)
             if self._partners:
-                self._partners.claim(stored.number)
+                self._partners.take(stored.number)
             return stored
 
     def claim(self, number: int) -> bool:
