@@ -111,7 +111,8 @@ def test_fidelities_are_told_apart_and_never_mistaken_for_the_end() -> None:
     assert evidence.fidelities == (2, 6, 18)
     assert len(evidence) == 8 * 3 + 16
     best = Surrogate().recommend(kept, told(trials, kept))
-    assert best is not None and best % 3 == 0, "a trial that only came part of the way was recommended"
+    assert best is not None
+    assert best % 3 == 0, "a trial that only came part of the way was recommended"
 
 
 def test_a_failure_is_the_worst_and_a_constraint_keeps_its_border() -> None:
@@ -190,7 +191,8 @@ def test_isomorphic_points_are_proposed_once_and_without_what_does_nothing() -> 
     )
     trials = search(Surrogate(), asked, 12, objective=lambda point: float(point.value.count("a")))
     values = ["".join(trial.params[f"letter{i}"] for i in range(4)) for trial in trials]
-    assert len(set(values)) == 12 and all(list(value) == sorted(value) for value in values), "there are 15 words but for their order"
+    assert len(set(values)) == 12, "there are 15 words but for their order"
+    assert all(list(value) == sorted(value) for value in values)
     assert len(keys_of(asked, told(trials, asked))) == 12
 
 
