@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 LEADERS = 10  # trials, and later candidates, whose surroundings are looked at
 ROUNDS = 3  # times that the surroundings of the most promising candidates are added to the candidates
 WORST = 3.0  # a value that is worse than the median by more than so many times what the best one is better by counts as that
-SAMPLES = 128  # of the objectives' joint distribution, for the hypervolume
+SAMPLES = 32  # of the objectives' joint distribution, for the hypervolume
+AT_ONCE = 64  # points whose promise is asked for together: a hypervolume is a sum over samples and hundreds of boxes for each
 
 
 class GP:
@@ -196,7 +197,9 @@ class Model:
     def promises(self, points: Sequence[Point]) -> list[float]:
         if self._acquisition is None:
             return [0.0] * len(points)
-        return [float(value) for value in self._acquisition.eval_acqf_no_grad(self._encoding.rows(points))]
+        rows = self._encoding.rows(points)
+        parts = [self._acquisition.eval_acqf_no_grad(rows[i : i + AT_ONCE]) for i in range(0, len(rows), AT_ONCE)]
+        return [float(value) for value in np.concatenate(parts)]
 
     @classmethod
     def of(cls, rows: Sequence[Observation], running: Sequence[Told], problem: Problem, encoding: Encoding, seed: int) -> Model:
