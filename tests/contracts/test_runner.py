@@ -28,6 +28,7 @@ from components.search.interface import Outcome, Runner
 CONF = ROOT / "conf" / "runner"
 MEMBERS = sorted(path.stem for path in CONF.glob("*.yaml"))
 LIBRARIES = {"dask": "distributed", "ray": "ray"}
+MARKED = [pytest.param(name, marks=[pytest.mark.slow] if name == "ray" else []) for name in MEMBERS]  # Ray's servers take 10 s to start
 BROKEN = "tests.contracts.broken.runner"
 LIGHT = ["components.lifeline", "numpy", "components.search.calls", __name__]
 PATIENCE_SECONDS = 60.0
@@ -194,7 +195,7 @@ def _light_workers() -> Iterator[None]:
     processes.PRELOAD = kept
 
 
-@pytest.fixture(scope="module", params=MEMBERS)
+@pytest.fixture(scope="module", params=MARKED)
 def opened(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """Each member, opened once."""
     if library := LIBRARIES.get(request.param):
@@ -236,7 +237,7 @@ main()
 """
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] if n == "ray" else []) for n in MEMBERS])
+@pytest.mark.parametrize("name", MARKED)
 def test_nothing_outlives_a_killed_caller(name: str, tmp_path: Path) -> None:
     """SIGKILL to the caller: within some seconds its calls' processes and the services it started are gone."""
     if library := LIBRARIES.get(name):

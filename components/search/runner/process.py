@@ -6,11 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
-from components.processes import answer_of, ready
+from components.processes import ready
 from components.search.calls import Call, Order, first_limit
 from components.search.interface import EventListener, Outcome
-
-__all__ = ["Outcome", "ProcessRunner", "answer_of"]
 
 
 class ProcessRunner:

@@ -11,8 +11,8 @@ import pytest
 from components.artifacts import Candidate, Trial
 from components.processes import WorkerBug
 from components.search.failures import explain, oom_kills, tally
+from components.search.interface import Outcome
 from components.search.ranking import best_of, without_nan
-from components.search.runner.process import Outcome
 
 CANDIDATE = Candidate(space="s", architecture={}, hyperparameters={})
 
