@@ -26,6 +26,7 @@ from components.report import words
 
 STAGES = ("version", "validate", "augment", "search", "train", "distill", "export", "quantize", "evaluate", "register", "promote")
 ORDER = ("accuracy", "auc", "f1", "precision", "recall", "log_loss", "rmse", "mae", "r2")
+REASONS = 3  # of a stage's run that are told at once
 Records = Mapping[str, Any]
 Run = Mapping[str, Any]
 
@@ -151,7 +152,8 @@ def metric_order(names: Iterable[str], objective: str = "") -> list[str]:
 
 @dataclass(frozen=True)
 class StageRow:
-    """One stage of the run: what happened, how long it took (0..1 of the longest as `part`), and why."""
+    """One stage of the run: what happened, how long it took (0..1 of the longest as `part`), and why: the first reasons,
+    and all the others where there are many."""
 
     name: str
     state: str
@@ -159,6 +161,7 @@ class StageRow:
     part: float
     key: str
     why: str
+    more: tuple[str, ...] = ()
 
 
 def stage_rows(run: Run) -> list[StageRow]:
@@ -171,8 +174,12 @@ def stage_rows(run: Run) -> list[StageRow]:
 
 def _stage_row(name: str, stage: Mapping[str, Any], longest: float) -> StageRow:
     spent, why = stage.get("seconds"), stage.get("why") or ""
-    told = "; ".join(str(item) for item in why) if isinstance(why, list | tuple) else str(why)
-    return StageRow(name, str(stage.get("state") or "waiting"), spent, float(spent or 0.0) / longest, str(stage.get("key") or ""), told)
+    told = [str(item) for item in why] if isinstance(why, list | tuple) else [str(why)]
+    shown = REASONS if len(told) > REASONS + 1 else len(told)
+    return StageRow(
+        name, str(stage.get("state") or "waiting"), spent, float(spent or 0.0) / longest, str(stage.get("key") or ""),
+        "; ".join(told[:shown]), tuple(told[shown:]),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

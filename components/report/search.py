@@ -48,7 +48,7 @@ def view(records: Records, events: Sequence[Mapping[str, Any]], config: JSON) ->
         "rungs": _rungs(result, rows),
         "parallel": _parallel(result, rows),
         "cells": _cells(result),
-        "effects": _effects(result.derived.get("effects") or {}),
+        "effects": _effects(result.derived.get("effects") or {}, result.derived.get("evidence") or {}),
         "rounds": _rounds(result.rounds),
     }
 
@@ -335,10 +335,19 @@ def _numeric_dimension(label: str, values: Mapping[int, float]) -> search_charts
     low, high = min(values.values()), max(values.values())
     axis = charts.Axis(label, low, high, log=is_crowded_low(list(values.values())))
     distinct = sorted(set(values.values()))
-    marks = distinct if len(distinct) <= 4 else [m for m in axis.marks(4) if low <= m <= high]
+    marks = _apart(distinct, axis) if len(distinct) <= 4 else [m for m in axis.marks(4) if low <= m <= high]
     ends = [] if len(distinct) <= 4 else [v for v in (low, high) if all(abs(axis.at(v) - axis.at(m)) > 0.09 for m in marks)]
-    ticks = tuple((axis.at(m), charts.tick_text(float(f"{m:.2g}" if m in ends else m))) for m in [*marks, *ends])
+    ticks = tuple((axis.at(m), charts.tick_text(float(f"{m:.2g}" if m in ends else f"{m:.3g}"))) for m in [*marks, *ends])
     return search_charts.Dimension(label, {n: axis.at(v) for n, v in values.items()}, ticks)
+
+
+def _apart(values: Sequence[float], axis: charts.Axis) -> list[float]:
+    """The values whose labels do not lie on each other; of neighbours the lower one."""
+    kept: list[float] = []
+    for value in values:
+        if not kept or axis.at(value) - axis.at(kept[-1]) > 0.07:
+            kept.append(value)
+    return kept
 
 
 def association(found: search_charts.Dimension, cost: Mapping[int, float]) -> float:
@@ -365,7 +374,7 @@ def _cells(result: SearchResult) -> list[View]:
     return [{"title": title, "string": string, "svg": cell.draw(string)} for title, string in found]
 
 
-def _effects(effects: Mapping[str, float]) -> View | None:
+def _effects(effects: Mapping[str, float], evidence: Mapping[str, Any]) -> View | None:
     """What each value of a parameter adds to a candidate by the supernet, a row a parameter; strength 0..1 of the largest."""
     by_parameter: dict[str, dict[str, float]] = {}
     for key, effect in effects.items():
@@ -373,19 +382,27 @@ def _effects(effects: Mapping[str, float]) -> View | None:
         by_parameter.setdefault(parameter, {})[value] = float(effect)
     columns = list(dict.fromkeys(value for values in by_parameter.values() for value in values))
     largest = max((abs(effect) for effect in effects.values()), default=0.0)
-    if not largest:
+    if not effects:
         return None
+    if not largest:
+        return {
+            "columns": [],
+            "rows": [],
+            "words": "Its judgements differ no more than chance would have it: it tells no candidates apart.",
+        }
     rows = [
         {"name": cell.edge_name(parameter) or spoken(parameter), "cells": [_effect_cell(values.get(column), largest) for column in columns]}
         for parameter, values in by_parameter.items()
     ]
-    return {"columns": [cell.SPOKEN.get(column, column) for column in columns], "rows": rows}
+    chance = evidence.get("p_value")
+    told = "" if chance is None else f"Were there no differences, ones as large would be seen with a probability of {float(chance):.2g}."
+    return {"columns": [cell.SPOKEN.get(column, column) for column in columns], "rows": rows, "words": told}
 
 
 def _effect_cell(effect: float | None, largest: float) -> View:
     if effect is None:
         return {"words": "", "tone": "", "strength": 0.0}
-    return {"words": words.difference(effect, 0.0), "tone": "c1" if effect > 0 else "bad", "strength": abs(effect) / largest}
+    return {"words": f"{effect:+.4f}".replace("-", "−"), "tone": "c1" if effect > 0 else "bad", "strength": abs(effect) / largest}
 
 
 def _rounds(rounds: Sequence[Mapping[str, Any]]) -> list[View]:

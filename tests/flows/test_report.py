@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import pytest
+
 from tests.flows.conftest import Athanor
 
 
@@ -34,3 +36,17 @@ def test_the_leaderboard_says_who_is_best_and_how_long_each_was_trained(finished
     assert [row["rank"] for row in rows] == list(range(1, len(rows) + 1))
     assert all(row["fidelity.epochs"] == 1 for row in rows)
     assert "best" in athanor("leaderboard").splitlines()[2]
+
+
+@pytest.mark.slow
+def test_the_derived_cell_of_a_real_supernet_is_drawn(fresh: Athanor) -> None:
+    """A one-shot search of cells: the best trial's cell and the derived one are pictures, each edge named by its operation."""
+    words = ("space=cell", "strategy=oneshot", "strategy.epochs=8", "search.trials=2", "search.epochs=1", "training.epochs=1")
+    document = fresh.json("run", *words, "distillation=none", "quantization=none", "budget=null", "search.workers=1", "training.threads=1")
+    text = Path(document["report"]).read_text(encoding="utf-8")
+    drawn = re.findall(r'<svg class="chart" role="img" aria-label="cell .*?</svg>', text, re.S)
+    assert drawn
+    for picture in drawn:
+        edges = [e for e in ElementTree.fromstring(picture).iter() if "edge" in str(e.get("class")).split()]
+        assert len(edges) == 6
+    assert "What the supernet says of each choice" in text

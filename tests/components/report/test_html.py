@@ -124,7 +124,7 @@ def test_a_derived_cell_is_drawn(digits: ReportedRun) -> None:
     )
     effects = {"arch.edge0=none": -0.02, "arch.edge0=nor_conv_3x3": 0.03}
     candidate = {f"arch.edge{i}": operation for i, operation in enumerate(derived)}
-    told = {"effects": effects, "candidates": [candidate], "evidence": {}}
+    told = {"effects": effects, "candidates": [candidate], "evidence": {"p_value": 0.00123}}
     found = page(digits, records={**digits.records, "search": search.replace(trials=trials, derived=told)})
     for word in (
         best,
@@ -132,9 +132,18 @@ def test_a_derived_cell_is_drawn(digits: ReportedRun) -> None:
         "training derived",
         "What the supernet says of each choice",
         "+0.0300",
+        "a probability of 0.0012",
         "−0.0200",
     ):
         assert word in found.text, word
+
+
+def test_a_supernet_that_tells_nothing_says_so(digits: ReportedRun) -> None:
+    """Effects that are all 0 are no table but a sentence."""
+    told = {"effects": {"arch.edge0=none": 0.0, "arch.edge0=nor_conv_3x3": 0.0}, "candidates": [], "evidence": {"p_value": 0.4}}
+    found = page(digits, records={**digits.records, "search": digits.records["search"].replace(derived=told)})
+    assert "it tells no candidates apart" in found.text
+    assert "edge 0-1" not in found.text
 
 
 def test_a_regression_shows_residuals_and_who_stays(table: ReportedRun) -> None:
@@ -193,6 +202,17 @@ def test_what_the_run_does_not_hold_comes_from_its_journal() -> None:
     assert told["stages"]["validate"] == {"state": "failed", "why": "classes: only one class", "seconds": 2.0}
     assert findings.verdict(told, {}).words == "classes: only one class."
     assert "Stopped at validate" in Page(render(run=run, records={}, config={}, events=events)).text
+
+
+def test_many_reasons_are_folded() -> None:
+    """A stage that ran because forty files changed says three of them at once, and all of them when asked."""
+    why = [f"code module{i}.py" for i in range(40)]
+    run = {"id": "r", "stages": {"search": {"state": "ran", "seconds": 1.0, "why": why}}}
+    text = Page(render(run=run, records={}, config={})).text
+    assert "module2.py and 37 more code module3.py" in text
+    assert "module39.py" in text
+    few = {"id": "r", "stages": {"search": {"state": "ran", "seconds": 1.0, "why": why[:4]}}}
+    assert "more" not in Page(render(run=few, records={}, config={})).text.partition("module3.py")[0]
 
 
 @pytest.mark.parametrize(
