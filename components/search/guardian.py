@@ -1,8 +1,8 @@
 """Ends the services that a library started, whatever becomes of the process that asked for them.
 
 Ray's servers die with the process that started them, but helpers of theirs go on for a minute. A guardian is a process
-of ours that is told which they are and waits for its caller to end, in whatever way; then it kills those that are left.
-It reads nothing but /proc, so it starts in some hundredths of a second.
+of ours that is told which they are and waits for its caller to end, in whatever way; then it kills those that are left
+and removes their folder. It reads nothing but /proc, so it starts in some hundredths of a second.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 SCRIPT = """
-import os, signal, sys
+import os, shutil, signal, sys
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 sys.stdin.read()
-for word in sys.argv[1:]:
+for word in sys.argv[2:]:
     pid, started = word.split(":")
     try:
         with open(f"/proc/{pid}/stat") as file:
@@ -25,14 +25,16 @@ for word in sys.argv[1:]:
                 os.kill(int(pid), signal.SIGKILL)
     except OSError:
         pass
+if sys.argv[1]:
+    shutil.rmtree(sys.argv[1], ignore_errors=True)
 """
 
 
 @contextlib.contextmanager
-def guarding(pids: Iterable[int]) -> Iterator[None]:
-    """Kills these processes at the end of the block, or of this process."""
+def guarding(pids: Iterable[int], folder: str | None = None) -> Iterator[None]:
+    """Kills these processes at the end of the block, or of this process, and removes their folder."""
     words = [f"{pid}:{started}" for pid in pids if (started := _started(pid))]
-    command = [sys.executable, "-I", "-S", "-c", SCRIPT, *words]
+    command = [sys.executable, "-I", "-S", "-c", SCRIPT, folder or "", *words]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as guardian:
         assert guardian.stdin
         try:

@@ -212,7 +212,7 @@ def _connected(address: str | None) -> Iterator[None]:
     try:
         with _own_signal_handler(), _shut_down(only_if_failed=True):
             _connect(address, own)
-        with guarding(family_of(own, os.getpid()) if own else ()), _shut_down():
+        with guarding(family_of(own, os.getpid()) if own else (), own), _shut_down():
             yield
     finally:
         if own:
