@@ -69,6 +69,8 @@ class Kernel:
 
     def between(self, one: Rows, other: Rows) -> Array:
         """Covariances [N, M] of what the process models, without noise."""
+        if len(one) > len(other):  # the smaller product first
+            return self.between(other, one).T
         sums = [(one.hot @ table) @ other.hot.T for table in self._tables]
         return _combined(sums, self.orders) + SLOPE_SPREAD**2 / _count(one) * (one.features @ other.features.T)
 
