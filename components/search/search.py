@@ -145,6 +145,8 @@ class _Search:
             self._look_around()
             while self._may_start() and self._start_next():
                 pass
+            if not self.runner.running and self.elsewhere and self.resting:
+                self._rest_for_good()  # the other parents wait for them
             if not self.runner.running and not self.elsewhere:
                 return
             if self.runner.running:
@@ -456,7 +458,7 @@ class _Search:
             only = best is not None and best.number == number  # nothing was trained to the end: the furthest stands for it
             reason = f"the time was used up at epoch {self._epochs_of(trial)} of {self.plan.rungs[-1]}"
             self.results[number] = trial.replace(reason=reason) if only else self._cut_short(trial)
-            if decided and not only:
+            if decided and (not only or self.elsewhere):
                 self._tell(self.results[number])
         self.resting.clear()
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from components.artifacts import DatasetVersion, SearchResult
+from components.artifacts import DatasetVersion, SearchResult, Trial
 from components.errors import TryAgainError
 from components.fingerprint import ROOT
 from components.processes import Worker
@@ -208,3 +208,29 @@ class KillsAt(Events):
         super().__call__(event, **fields)
         if event == "trial.started" and fields["number"] == self.number:
             self.process.kill()
+
+
+class Climbs:
+    """An evaluator that trains to a rung: what it measures gets nearer to the fit's error with the epochs."""
+
+    offers = frozenset({"epochs"})
+    needs: frozenset[str] = frozenset()
+    keeps_weights = False
+
+    def evaluate(self, task: Any, scratch: Path, *, emit: Any) -> Trial:
+        standin.note(scratch, number=task.number, epochs=task.epochs)
+        time.sleep(0.1)
+        fitted = standin.fit_curve(task.dataset, task.policy, task.candidate, task.config, task.number, scratch, emit=emit)
+        rungs = {str(e): fitted.values["rmse"] + 1.0 / e for e in range(1, task.epochs + 1)}
+        kept = {epochs: value for epochs, value in rungs.items() if int(epochs) in (1, 3, 9)}
+        return fitted.replace(rungs=kept, fidelity={"epochs": task.epochs}, values={**fitted.values, "rmse": rungs[str(task.epochs)]})
+
+
+def test_parents_whose_trials_rest_do_not_wait_for_each_other(server: postgres.Server, dataset: DatasetVersion, tmp_path: Path) -> None:
+    """With a scheduler each parent carries on its own trials; both end, each trial is over, and both say the same of it."""
+    folders = [tmp_path / "a/s", tmp_path / "b/s"]
+    asha = {"_target_": "components.search.scheduler.asha.ASHA", "reduction": 3, "least": 1}
+    settings = {"trials": 9, "epochs": 9, "scheduler": asha, "evaluator": {"_target_": f"{__name__}.Climbs"}, "storage": server.url}
+    first, second = together(dataset, folders, **settings)
+    assert {t.state for t in first.trials} <= {"complete", "pruned"}
+    assert [outcome(t) for t in first.trials] == [outcome(t) for t in second.trials]
