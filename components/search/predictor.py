@@ -18,12 +18,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy.linalg import cho_solve, cholesky, solve_triangular
+from scipy.linalg import LinAlgError, cho_solve, cholesky, solve_triangular
 from scipy.optimize import minimize
 
 from components.search.encoding import Array, Column, Levels
 
 JITTER = 1e-6
+FURTHEST = 4.0  # standard deviations of the logarithms
 STEPS = 15  # of the search for the most likely kernel
 WEIGHT_SPREAD, ORDER_SPREAD, LENGTH_SPREAD, NOISE_SPREAD = 1.0, 1.0, 0.5, 1.5  # of the logarithms, around what is believed first
 LENGTH, NOISE = 0.4, 0.1  # believed first: the share of its range over which a number matters; variance of what no parameter explains
@@ -140,7 +141,7 @@ def _matern(distance: Array) -> Array:
 def fitted(columns: tuple[Column, ...], levels: Levels, values: Array) -> Kernel:
     """The kernel under which values [N] at levels [N, C] are most likely, weighed against what is believed first."""
     likelihood = _Likelihood(columns, levels, values)
-    found = minimize(likelihood, likelihood.start, jac=True, method="L-BFGS-B", options={"maxiter": STEPS})
+    found = minimize(likelihood, likelihood.start, jac=True, method="L-BFGS-B", bounds=likelihood.bounds, options={"maxiter": STEPS})
     return likelihood.kernel(found.x)
 
 
@@ -162,6 +163,11 @@ class _Likelihood:
             [np.full(count, WEIGHT_SPREAD), np.full(3, ORDER_SPREAD), [NOISE_SPREAD], np.full(len(self._axes), LENGTH_SPREAD)]
         )
 
+    @property
+    def bounds(self) -> list[tuple[float, float]]:
+        """What is believed at all: a search may step anywhere, and far beyond a covariance has no factor."""
+        return list(zip(self.start - FURTHEST * self._spread, self.start + FURTHEST * self._spread))
+
     def kernel(self, logs: Array) -> Kernel:
         count = len(self._columns)
         lengths = np.full(count, LENGTH)
@@ -178,7 +184,7 @@ class _Likelihood:
         third = (first * first * first - 3.0 * first * squares + 2.0 * (parts * parts * parts).sum(axis=0)) / 6.0
         covariance = 1.0 + kernel.orders[0] * first + kernel.orders[1] * second + kernel.orders[2] * third
         covariance[np.diag_indices(len(covariance))] += kernel.noise + JITTER
-        lower = cholesky(covariance, lower=True, check_finite=False)
+        lower = lower_triangle(covariance)
         solved = cho_solve((lower, True), self._residuals, check_finite=False)
         pull = 0.5 * (np.outer(solved, solved) - cho_solve((lower, True), np.eye(len(lower)), check_finite=False))
         gradient = np.empty_like(logs)
@@ -269,7 +275,18 @@ class Process:
 def _factor(kernel: Kernel, rows: Rows, known: Array | float) -> Array:
     covariance = kernel.between(rows, rows) - known
     covariance[np.diag_indices(len(rows))] += kernel.noise + JITTER
-    return np.asarray(cholesky(covariance, lower=True, check_finite=False)) if len(rows) else covariance
+    return lower_triangle(covariance) if len(rows) else covariance
+
+
+def lower_triangle(covariance: Array) -> Array:
+    """The Cholesky factor, of the matrix with as much more on its diagonal as rounding makes necessary."""
+    for more in (0.0, 1e-6, 1e-4, 1e-2):
+        try:
+            extra = more * np.diag(np.full(len(covariance), max(1.0, np.trace(covariance) / len(covariance)))) if more else 0.0
+            return np.asarray(cholesky(covariance + extra, lower=True, check_finite=False))
+        except LinAlgError as error:
+            failed = error
+    raise failed
 
 
 def _triangle(lower: Array, right: Array, *, transposed: bool = False) -> Array:

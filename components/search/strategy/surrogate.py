@@ -65,7 +65,7 @@ class Surrogate:
     needs: frozenset[str] = frozenset()
 
     def __init__(
-        self, *, startup: int = 6, candidates: int = 96, leaders: int = 8, most: int = 500, random_every: int = 5, scored: int = 30
+        self, *, startup: int = 6, candidates: int = 64, leaders: int = 8, most: int = 300, random_every: int = 5, scored: int = 30
     ) -> None:
         for name, value, least in (
             ("startup", startup, 2),

@@ -105,6 +105,16 @@ def test_an_effect_that_only_a_pair_has_is_learned_and_doubt_is_honest() -> None
     assert away.max() > 0.5, "so much doubt says nothing"
 
 
+def test_rounding_stops_no_search() -> None:
+    """A thousand-fold weight without noise on rows that repeat: the factor is that of a matrix next to it."""
+    levels = np.repeat(drawn(15, seed=10), 4, axis=0)
+    steep = Kernel(COLUMNS, np.full(4, 30.0), np.full(4, 3.0), np.ones(3), 0.0)
+    process = Process(steep, Rows.of(COLUMNS, levels)).extended(Rows.of(COLUMNS, levels[:8]))
+    means, deviations = process.expected(process.coefficients(np.zeros(68)), Rows.of(COLUMNS, drawn(5, seed=11)))
+    assert np.isfinite(means).all()
+    assert np.isfinite(deviations).all()
+
+
 @pytest.mark.parametrize("column", [CHOICE, NUMBER, Column(3, places_of([16, 32, 64]), is_choice=True)])
 def test_likeness_is_centred_and_a_covariance(column: Column) -> None:
     """Rows sum to zero, no eigenvalue is negative, the mean of the diagonal is 1."""
@@ -131,3 +141,13 @@ def test_levels_follow_the_conditions_of_a_space() -> None:
     assert (rows > 0).tolist() == [[True, True, True, False], [True, False, False, True]]
     assert rows[0, 2] == GRID
     assert rows[1, 3] >= GRID - 2
+
+
+def test_the_covariance_has_a_factor_wherever_the_search_may_step() -> None:
+    """At every corner of what is believed, repeated rows and next to no noise included; a step beyond ended a study."""
+    generator = np.random.default_rng(0)
+    levels = np.concatenate([generator.integers(1, GRID + 1, (30, 7))] * 2)
+    likelihood = _Likelihood((NUMBER,) * 7, levels, generator.standard_normal(60))
+    low, high = np.array(likelihood.bounds).T
+    for corner in generator.integers(0, 2, (40, len(low))):
+        assert np.isfinite(likelihood(np.where(corner, high, low))[0])
