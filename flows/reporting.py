@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from components.artifacts import JSON, EvaluationReport
+from components.home import home
 from components.journal import Event
 from flows.config import Config
 from flows.run import Run, git_revision, library_versions
@@ -76,10 +77,12 @@ class SearchProgress:
 def write(run: Run) -> Path:
     """The run's HTML report, below its folder, and its Markdown summary among Prefect's artifacts."""
     from components.report.html import write_report
+    from components.report.strategies import find
 
     path = write_report(
         run.folder / "report.html", run=facts(run), records=run.records, config=run.config.values,
         events=run.journal.events(), champion=run.champion_before,
+        comparison=find(home() / "strategies", run.records.get("version")),
     )  # fmt: skip
     publish_artifacts(run)
     return path

@@ -99,15 +99,15 @@ def records_of(folder: Path) -> dict[str, Any]:
 
 
 def leaderboard(model: str | None) -> tuple[JSON, str]:
-    """Trials of the newest run's study (of one model, if named), failed ones with their reasons, best first."""
-    from components.report.leaderboard import text, trial_rows
+    """Trials of the newest run's search (of one model, if named), also while it is at work or if it failed; failed ones
+    with their reasons, best first."""
+    from components.report.leaderboard import rows_of_run, text
 
     for folder in _folders():
         if model and note_of(folder)["model"] != model:
             continue
-        found = records_of(folder)
-        if "search" in found:
-            ranked = trial_rows(found["search"])
+        ranked = rows_of_run(records_of(folder), journal.read(folder / "journal.jsonl"))
+        if ranked:
             return {"run": folder.name, "trials": ranked}, f"run {folder.name}\n{text(ranked)}"
     raise UsageError(f"no finished search{f' for model {model!r}' if model else ''} yet; start one with: athanor run")
 

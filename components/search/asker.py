@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import datetime
 import json
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -16,12 +18,12 @@ from components.search import warm_start
 from components.search.compatibility import check
 from components.search.failures import LIVES
 from components.search.plan import Plan
-from components.search.proposal import ORIGIN, next_suggestion, open_study, recommended, space_of
+from components.search.proposal import ORIGIN, next_suggestion, open_study, recommended, seed_of, space_of
 from components.store import write_atomically
 from components.workspace import Workspace
 
 if TYPE_CHECKING:
-    from optuna.trial import FrozenTrial
+    from optuna.trial import FrozenTrial, TrialState
 
 SUPERNET_SHARE = 0.5  # of the search's time, where it has an end
 
@@ -82,7 +84,8 @@ class Asker:
         """Begins to set the worker up; does not wait until it is."""
         self._worker, self._is_new, self._sent = Worker(), True, {}
         plan = self.plan
-        self._worker.submit(open_study, plan.name, plan.dataset, plan.config, plan.directions, plan.seed, self.supernet)
+        seed = plan.seed if plan.round == 1 else seed_of(plan.seed, plan.round)
+        self._worker.submit(open_study, plan.name, plan.dataset, plan.config, plan.directions, seed, self.supernet)
         return self._worker
 
     def ask(self, history: Sequence[FrozenTrial], resting: Collection[int] = ()) -> FrozenTrial | None:
@@ -140,8 +143,16 @@ class Asker:
             now = (trial.state, len(trial.intermediate_values), rests)
             if self._sent.get(trial.number) != now:
                 self._sent[trial.number] = now
-                found.append(_as_pruned(trial) if rests else trial)
+                found.append(self._shown(trial, rests))
         return found
+
+    def _shown(self, trial: FrozenTrial, rests: bool) -> FrozenTrial:
+        """With several objectives samplers of Optuna cannot tell what a pruned trial is worth, so they see a failed one."""
+        from optuna.trial import TrialState
+
+        if len(self.plan.objectives) > 1:
+            return _as(TrialState.FAIL, trial) if trial.state is TrialState.PRUNED else trial
+        return _as(TrialState.PRUNED, trial) if rests else trial
 
 
 def _train_supernet(
@@ -155,13 +166,8 @@ def _train_supernet(
     return found
 
 
-def _as_pruned(trial: FrozenTrial) -> FrozenTrial:
-    import copy
-    import datetime
-
-    from optuna.trial import TrialState
-
+def _as(state: TrialState, trial: FrozenTrial) -> FrozenTrial:
     found = copy.copy(trial)
-    found.state = TrialState.PRUNED
-    found.datetime_complete = datetime.datetime.now()
+    found.state = state
+    found.datetime_complete = found.datetime_complete or datetime.datetime.now()
     return found

@@ -38,6 +38,7 @@ class Plan:
     trial_seconds: float | None
     rungs: tuple[int, ...]
     name: str
+    round: int = 1
 
     @classmethod
     def of(cls, dataset: DatasetVersion, policy: AugmentationPolicy, config: JSON, seed: int) -> Plan:
@@ -92,7 +93,7 @@ class Plan:
     def aimed(self, config: JSON, round_number: int) -> Plan:
         """The plan of a later round: another configuration, and a study of its own."""
         again = Plan.of(self.dataset, self.policy, config, self.seed)
-        return dataclasses.replace(again, name=f"{again.name}-round{round_number}")
+        return dataclasses.replace(again, name=f"{again.name}-round{round_number}", round=round_number)
 
 
 def objectives_of(config: JSON, task: str, scores: Mapping[str, str] | None = None) -> tuple[str, ...]:

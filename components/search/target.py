@@ -72,7 +72,7 @@ def in_rounds(plan: Plan, folder: Path, work: Workspace, run: Callable[[Plan, Pa
         total = total if total is None or work.seconds is None else max(total, work.seconds)
         best = merged(found, plan).best_trial
         row: JSON = {"round": number, "target": targets, "reached": {name: best.values.get(name) for name in targets}}
-        row["met"] = met(best, targets)
+        row |= {"met": met(best, targets), "first": sum(len(result.trials) for result in found[:-1])}
         told.append(row)
         if not row["met"]:
             diagnosis = diagnose(best, plan)

@@ -53,9 +53,12 @@ def test_a_climbing_study_goes_on_where_it_was(dataset: DatasetVersion, tmp_path
     assert set(Counter((row["number"], row["epoch"]) for row in standin.starts(tmp_path / "parts")).values()) <= {1, 2}
 
 
-def test_rungs_with_several_objectives_are_compared_by_dominance(dataset: DatasetVersion, tmp_path: Path) -> None:
-    """Where Optuna's pruners raise, the trials that are carried on are those of the best front."""
-    result = run(dataset, tmp_path / "s", **{**CLIMBING, "trials": 6}, objective=["rmse", "mae"])
+@pytest.mark.parametrize("strategy", [standin.CONFIG["strategy"], standin.TPE], ids=["random", "tpe"])
+def test_rungs_with_several_objectives_are_compared_by_dominance(
+    dataset: DatasetVersion, tmp_path: Path, strategy: dict[str, Any]
+) -> None:  # fmt: skip
+    """Where Optuna's pruners raise, the trials that are carried on are those of the best front; its samplers take part."""
+    result = run(dataset, tmp_path / "s", **{**CLIMBING, "trials": 8}, objective=["rmse", "mae"], strategy=strategy)
     assert result.objectives == ("rmse", "mae")
     assert any("9" in t.rungs for t in result.trials)
     assert any(t.state == "pruned" for t in result.trials)
@@ -148,6 +151,7 @@ def test_a_missed_target_gets_a_diagnosis_and_a_round_that_starts_from_the_best(
     assert second["aim"] == ""
     assert [t.number for t in result.trials] == list(range(8))
     assert {t.fidelity["epochs"] for t in result.trials[4:]} == {6}
+    assert len(set(decisions(result)[5:]) - set(decisions(result)[:4])) == 3, "a round draws candidates of its own"
     best_before = min(result.trials[:4], key=lambda t: t.values["rmse"])
     assert decisions(result)[4] == decisions(result)[best_before.number]
     assert len(emit.named("search.round")) == 2
