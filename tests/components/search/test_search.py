@@ -432,7 +432,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"trial_seconds": "soon"}, r"a duration is a number with s, m, h or d, such as 90s or 1h30m, got 'soon'"),
     ({"metrics": {"objective": "accuracy"}}, r"metrics\.objective=accuracy judges classification, this dataset's task is regression"),
     ({"space": {"_target_": f"{standin.HERE}.ForPictures"}}, r"space=standin is for image data, dataset 'curve' is table; use space=mlp"),
-    ({"strategy": {**standin.TPE, "startup": 0}}, r"strategy\.startup must be at least 1, got 0"),
+    ({"strategy": {**standin.TPE, "startup": 0}}, r"strategy\.startup must be a whole number of at least 1, got 0"),
 ]
 
 
