@@ -273,3 +273,18 @@ def test_networks_survive_export_and_quantisation(name: str, tmp_path: Path) -> 
     StaticQuantization(rows=64).quantize(path, smaller, "int8", validation)
     assert smaller.stat().st_size < path.stat().st_size
     assert np.isfinite(validation.score(smaller))
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_what_grows_makes_networks_larger(name: str, tmp_path: Path) -> None:
+    """A round of a search that is aimed at larger or smaller networks gets them: the settings that a space says make it grow do."""
+    from components.search.target import sized
+
+    config = config_of(name)
+    dataset = datasets(build.build(config).modality, tmp_path)[0]
+    means = []
+    for factor in (1 / 1.5, 1.0, 1.5):
+        space = build.build(sized({"space": config}, factor)["space"])
+        drawn = [space.sample(trial(seed), dataset) for seed in range(16)]
+        means.append(sum(space.num_parameters(a, dataset.inputs, dataset.num_outputs) for a in drawn) / len(drawn))
+    assert means[0] < means[1] < means[2]

@@ -39,6 +39,7 @@ class CellSpace(ConditionalSpace):
     """The space; see `conf/space/cell.yaml` for its choices."""
 
     modality = "image"
+    grows = ("channels",)  # settings that make networks larger
     offers = frozenset({"supernet", "mixture supernet"})
 
     def __init__(

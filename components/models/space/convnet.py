@@ -32,6 +32,7 @@ class ConvNet(ConditionalSpace):
     """The space; see `conf/space/convnet.yaml` for its choices."""
 
     modality = "image"
+    grows = ("widths", "depths")  # settings that make networks larger
     offers = frozenset({"supernet"})
 
     def __init__(

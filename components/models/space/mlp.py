@@ -35,6 +35,7 @@ class MLP(ConditionalSpace):
     """The space; see `conf/space/mlp.yaml` for its choices."""
 
     modality = "table"
+    grows = ("widths", "depths")  # settings that make networks larger
 
     def __init__(
         self,
