@@ -267,11 +267,14 @@ def _acquire(descriptor: int, path: Path, on_wait: Callable[[], object] | None, 
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replaces a small file whole: temporary file beside it, fsync, rename."""
+    """Replaces a small file whole or not at all: temporary file beside it, fsync, rename."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text)
-    fsync(temporary)
-    temporary.replace(path)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        fsync(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

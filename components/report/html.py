@@ -8,7 +8,6 @@ no record has no section. A run writes it at its end; `athanor report` says wher
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 from components.artifacts import JSON, EvaluationReport
 from components.report import findings, search, sections, strategies, words
 from components.report.findings import Records, Run
-from components.store import full_disk_says_so
+from components.store import full_disk_says_so, write_atomically
 
 HERE = Path(__file__).parent
 
@@ -38,14 +37,9 @@ def write_report(
     `benchmarks/strategies.py` measured on the same data (see `strategies`). Raises `TryAgainError` when the disk is full.
     """
     text = render(run=run, records=records, config=config, events=events, champion=champion, comparison=comparison)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     with full_disk_says_so(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            unfinished.write_text(text, encoding="utf-8")
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        write_atomically(path, text)
     return path
 
 

@@ -12,7 +12,6 @@ to `write_report`, in the report of a run on the same data (`find`).
 from __future__ import annotations
 
 import json
-import os
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any
 
 from components.artifacts import JSON, DatasetVersion
 from components.report import search_charts, words
-from components.store import full_disk_says_so
+from components.store import full_disk_says_so, write_atomically
 
 View = dict[str, Any]
 Runs = Sequence[Mapping[str, Any]]
@@ -177,12 +176,7 @@ def write_comparison(path: Path, documents: Sequence[JSON]) -> Path:
 
     sections = [found for document in documents if (found := view(document))]
     text = environment().get_template("comparison.html").render(sections=sections)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     with full_disk_says_so(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            unfinished.write_text(text, encoding="utf-8")
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        write_atomically(path, text)
     return path

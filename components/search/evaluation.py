@@ -15,13 +15,11 @@ from pathlib import Path
 from components import metrics
 from components.artifacts import Trial
 from components.build import allow, build
-from components.search.interface import Assignment
+from components.search.interface import WEIGHTS, Assignment
 from components.search.plan import COSTS
 from components.search.ranking import without_nan
 from components.search.study import TrialFolder
 from components.store import FULL_DISK, full_disk_says_so
-
-WEIGHTS = "weights.safetensors"  # what an evaluator leaves in its scratch folder for later trials to start from
 
 
 def evaluate_trial(task: Assignment, *, emit: Callable[..., None]) -> int:

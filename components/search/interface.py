@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from components.search.problem import Problem
 
 
+WEIGHTS = "weights.safetensors"  # what an evaluator leaves in its scratch folder for later trials to start from
+CONSTRAINTS = "constraints"  # the system attribute under which samplers of Optuna look for constraint values; <= 0 is feasible
+
+
 class Strategy(Protocol):
     """Proposes the next candidate of a study.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -64,7 +65,7 @@ class Plan:
     def direction(self) -> str:
         return self.directions[0]
 
-    @property
+    @functools.cached_property
     def scheduler(self) -> Scheduler:
         found: Scheduler = build(self.config["scheduler"])
         return found
@@ -75,12 +76,12 @@ class Plan:
         found: str | None = self.config["search"].get("storage")
         return found
 
-    @property
+    @functools.cached_property
     def strategy(self) -> Strategy:
         found: Strategy = build(self.config["strategy"])
         return found
 
-    @property
+    @functools.cached_property
     def keeps_weights(self) -> bool:
         return bool(getattr(build(self.config["evaluator"]), "keeps_weights", False))
 

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 Shape = frozenset[str]  # the names of the parameters that a trial has
-CONSTRAINTS = "constraints"  # the system attribute under which Optuna keeps a list of constraint values; <= 0 is feasible
 
 
 def key_of_params(point: Point) -> Hashable:

@@ -42,13 +42,24 @@ def promoted(standings: Iterable[Standing], num_rungs: int, reduction: int) -> i
     return None
 
 
-def check(reduction: int, least: int) -> None:
-    """Raises `UsageError` for settings that make no ladder."""
-    for name, value, smallest in (("reduction", reduction, 2), ("least", least, 1)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < smallest:
-            raise UsageError(
-                f"scheduler.{name} must be a whole number of at least {smallest}, got {value!r}; set scheduler.{name}={smallest}"
-            )
+class Halving:
+    """What schedulers by successive halving have in common: `reduction` and the ladder of rungs, none below `least` epochs.
+
+    Raises `UsageError` for a reduction below 2 or fewer than 1 epoch.
+    """
+
+    needs = frozenset({"epochs"})
+
+    def __init__(self, *, reduction: int = 3, least: int = 1) -> None:
+        for name, value, smallest in (("reduction", reduction, 2), ("least", least, 1)):
+            if not isinstance(value, int) or isinstance(value, bool) or value < smallest:
+                raise UsageError(
+                    f"scheduler.{name} must be a whole number of at least {smallest}, got {value!r}; set scheduler.{name}={smallest}"
+                )
+        self.reduction, self.least = reduction, least
+
+    def rungs(self, full: int) -> tuple[int, ...]:
+        return ladder(full, self.reduction, self.least)
 
 
 def bracket_sizes(num_rungs: int, reduction: int) -> Sequence[int]:

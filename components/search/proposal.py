@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from components.search.problem import Problem
 
 CANDIDATE = "candidate"  # the user attribute of an Optuna trial that holds its candidate
+IDENTITY = "identity"  # the user attribute that holds what is equal for candidates that are one and the same
 ORIGIN = "origin"  # the user attribute that says where an enqueued candidate comes from
 ATTEMPTS = 50  # suggestions tried before a space is taken to hold nothing new
 
@@ -83,7 +84,7 @@ class Proposer:
             candidate, identity = self._suggest(trial)
             if identity not in tried:
                 trial.set_user_attr(CANDIDATE, candidate.to_json())
-                trial.set_user_attr("identity", identity)
+                trial.set_user_attr(IDENTITY, identity)
                 if origin:
                     trial.set_user_attr(ORIGIN, origin)
             found = self.study.get_trials(deepcopy=False)[-1]
@@ -111,8 +112,8 @@ class Proposer:
         return candidate, identity_of(self.space, candidate)
 
     def _identity_of(self, trial: FrozenTrial) -> str | None:
-        if "identity" in trial.user_attrs:
-            return str(trial.user_attrs["identity"])
+        if IDENTITY in trial.user_attrs:
+            return str(trial.user_attrs[IDENTITY])
         return identity_of(self.space, candidate_of(trial)) if CANDIDATE in trial.user_attrs else None
 
 

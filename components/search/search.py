@@ -26,9 +26,9 @@ from components.artifacts import JSON, AugmentationPolicy, Candidate, DatasetVer
 from components.errors import AthanorError, StageFailedError, UsageError
 from components.processes import WorkerBug, WorkerDied
 from components.search.asker import Asker
-from components.search.evaluation import WEIGHTS, evaluate_trial
+from components.search.evaluation import evaluate_trial
 from components.search.failures import LIVES, explain, tally, was_killed
-from components.search.interface import Ancestor, Assignment, Outcome
+from components.search.interface import WEIGHTS, Ancestor, Assignment, Outcome
 from components.search.plan import Plan
 from components.search.proposal import candidate_of
 from components.search.ranking import best_of, chosen_of, distance, front_of, values_of, violation

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from components.artifacts import JSON, Candidate, Trial, digest_of
 from components.errors import TryAgainError, UsageError
+from components.search.interface import CONSTRAINTS
 from components.search.partners import CONNECTION, Partners, masked, url_of
 from components.search.proposal import candidate_of, decision_of
 from components.store import write_atomically
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
-CONSTRAINTS = "constraints"  # the system attribute under which samplers of Optuna look for constraint values
 REFUSED = re.compile(  # what PostgreSQL says when trying again is no help
     r"authentication failed|no password supplied|(role|database) .* does not exist|no pg_hba\.conf entry|permission denied"
 )

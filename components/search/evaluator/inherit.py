@@ -18,13 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 from components.artifacts import Candidate, Trial
 from components.errors import UsageError
-from components.search.interface import Ancestor, Assignment
+from components.search.interface import WEIGHTS, Ancestor, Assignment
 from components.store import write_atomically
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-WEIGHTS = "weights.safetensors"
 ROWS = 256  # by which layers that are put in between learn the scale of their features
 
 

@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from components.artifacts import Trial
-from components.search.interface import Assignment
-
-WEIGHTS = "weights.safetensors"
+from components.search.interface import WEIGHTS, Assignment
 
 
 class Train:

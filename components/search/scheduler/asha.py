@@ -9,23 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from components.search.interface import Standing
-from components.search.promotion import check, ladder, promoted
+from components.search.promotion import Halving, promoted
 
 
-class ASHA:
+class ASHA(Halving):
     """Carries on the best 1/`reduction` of each rung; no rung is shorter than `least` epochs.
 
     Raises `UsageError` for a reduction below 2 or fewer than 1 epoch.
     """
-
-    needs = frozenset({"epochs"})
-
-    def __init__(self, *, reduction: int = 3, least: int = 1) -> None:
-        check(reduction, least)
-        self.reduction, self.least = reduction, least
-
-    def rungs(self, full: int) -> tuple[int, ...]:
-        return ladder(full, self.reduction, self.least)
 
     def first_rung(self, number: int, rungs: Sequence[int]) -> int:
         return 0

@@ -11,23 +11,14 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from components.search.interface import Standing
-from components.search.promotion import bracket_sizes, check, ladder, promoted
+from components.search.promotion import Halving, bracket_sizes, promoted
 
 
-class Hyperband:
+class Hyperband(Halving):
     """Brackets get trials in proportion to the sizes of Hyperband's, spread evenly over the trials' numbers.
 
     Raises `UsageError` for a reduction below 2 or fewer than 1 epoch.
     """
-
-    needs = frozenset({"epochs"})
-
-    def __init__(self, *, reduction: int = 3, least: int = 1) -> None:
-        check(reduction, least)
-        self.reduction, self.least = reduction, least
-
-    def rungs(self, full: int) -> tuple[int, ...]:
-        return ladder(full, self.reduction, self.least)
 
     def first_rung(self, number: int, rungs: Sequence[int]) -> int:
         order = _order(len(rungs), self.reduction)

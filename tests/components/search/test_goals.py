@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections import Counter
 from pathlib import Path
@@ -190,7 +191,7 @@ def test_one_bad_class_gets_weight(dataset: DatasetVersion) -> None:
     classes = [{"rows": 100, "recall": 0.99}, {"rows": 100, "recall": 0.6}, {"rows": 100, "recall": 0.98}]
     named = dataset.replace(classes=("cat", "dog", "owl"))
     plan = Plan.of(dataset, standin.POLICY, standin.config(), 0)
-    plan = type(plan)(**{**vars(plan), "dataset": named})
+    plan = dataclasses.replace(plan, dataset=named)
     found = diagnose(trial_with(history=[{"epoch": 1, "train_loss": 0.1, "classes": classes}]), plan)
     assert found.kind == "one bad class"
     assert "class dog has 93% of the errors (recall 0.600)" in found.words
