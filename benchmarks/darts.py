@@ -30,7 +30,7 @@ from components.artifacts import AugmentationPolicy, DatasetVersion, StoredFile
 from components.build import build
 from components.data.version import version
 from components.models.cells import string_of
-from components.search.supernet import Derived, derived_of
+from components.search.supernet import Derived, SupernetTask, derived_of
 from components.workspace import Workspace
 
 REPORT = "c10_test_200ep"
@@ -75,7 +75,9 @@ def measured(table: CellTable, folder: Path, strategy: dict[str, Any], seed: int
     policy = AugmentationPolicy(name="flip_crop", modality="image", config=node("augmentation", "flip_crop"))
     config = {"space": node("space", "cell"), "strategy": strategy, "search": {"rows": None}}
     wall, cpu = time.monotonic(), time.process_time()
-    path = build(strategy).train_supernet(dataset, policy, config, folder, seconds=None, seed=seed, emit=quiet)
+    path = build(strategy).train_supernet(
+        SupernetTask(dataset=dataset, policy=policy, config=config, scratch=folder, seed=seed), emit=quiet
+    )
     seconds = {"wall_seconds": time.monotonic() - wall, "cpu_seconds": time.process_time() - cpu}
     row = judged(table, derived_of(path), seed) | seconds
     print(f"seed {seed}: {row}", flush=True)

@@ -33,7 +33,8 @@ from tables import EDGES, LATENCIES, Cell, CellTable, cell_of, num_parameters, p
 
 from components.build import build
 from components.models.points import Point
-from components.search.problem import CONSTRAINTS, Problem, ranked, told_of
+from components.search.interface import CONSTRAINTS
+from components.search.problem import Problem, ranked, told_of
 from components.search.proposal import ATTEMPTS, seed_of
 
 LARGEST = "most_parameters"

@@ -37,6 +37,11 @@ def string_of(operations: Sequence[str]) -> str:
     >>> string_of(["none", "none", "none", "nor_conv_3x3", "none", "skip_connect"])
     '|none~0|+|none~0|none~1|+|nor_conv_3x3~0|none~1|skip_connect~2|'
     """
+    return _string_of(tuple(operations))
+
+
+@lru_cache(maxsize=65536)
+def _string_of(operations: Operations) -> str:
     nodes = [[f"{op}~{origin}" for op, (origin, end) in zip(operations, EDGES) if end == node] for node in range(1, LAST + 1)]
     return "+".join(f"|{'|'.join(node)}|" for node in nodes)
 

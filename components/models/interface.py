@@ -93,4 +93,4 @@ class SearchSpace(Space, Protocol):
 
 def choose(trial: Suggest, name: str, choices: Sequence[T]) -> T:
     """One of `choices`; a choice of one is no parameter, so that a sampler is not asked about it."""
-    return choices[0] if len(choices) == 1 else trial.suggest_categorical(name, list(choices))
+    return choices[0] if len(choices) == 1 else trial.suggest_categorical(name, choices)

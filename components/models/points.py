@@ -52,11 +52,7 @@ class Points:
 
     def cross(self, one: Point, other: Point, rng: Random) -> Point:
         """Each value from one of two parents, by a coin, where both have it."""
-        given = {**other.params, **one.params}
-        for name, value in other.params.items():
-            if name in one.params and rng.random() < 0.5:
-                given[name] = value
-        return self.draw(rng, given)
+        return self.draw(rng, crossed(one, other, rng))
 
     def neighbours(self, point: Point, rng: Random, step: float = STEP) -> Iterator[Point]:
         """The points one change away: every other value of a choice or a small whole number, one step up and one down of a
@@ -87,6 +83,15 @@ class Points:
         return count if count <= most else None
 
 
+def crossed(one: Point, other: Point, rng: Random) -> dict[str, Any]:
+    """Values of two parents together, by a coin where both have one."""
+    given = {**other.params, **one.params}
+    for name, value in other.params.items():
+        if name in one.params and rng.random() < 0.5:
+            given[name] = value
+    return given
+
+
 class Replay:
     """A `Suggest` that answers with given values where they are valid, and draws where they are not."""
 
@@ -98,11 +103,12 @@ class Replay:
         self.distributions: dict[str, BaseDistribution] = {}
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        if name not in self.params:
+        params = self.params
+        if name not in params:
             given = self._given.get(name, _ABSENT)
-            self.params[name] = given if given is not _ABSENT and _among(given, choices) else self._rng.choice(choices)
-            self.distributions[name] = categorical(tuple(choices))
-        return self.params[name]
+            params[name] = given if given is not _ABSENT and _among(given, choices) else self._rng.choice(choices)
+            self.distributions[name] = categorical(choices if type(choices) is tuple else tuple(choices))
+        return params[name]
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
         if name not in self.params:
@@ -170,7 +176,10 @@ _ABSENT = object()
 
 
 def _among(value: Any, choices: Sequence[Any]) -> bool:
-    return any(value is choice or (value == choice and type(value) is type(choice)) for choice in choices)
+    for choice in choices:  # noqa: SIM110 (a generator takes twice as long, and this is asked of every value of every point)
+        if value is choice or (value == choice and type(value) is type(choice)):
+            return True
+    return False
 
 
 @lru_cache(maxsize=4096)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.artifacts import JSON, AugmentationPolicy, DatasetVersion
+from components.artifacts import JSON
 from components.build import allow, build
 from components.errors import StageFailedError
 from components.processes import Worker, WorkerDied, answer_of
@@ -19,6 +19,7 @@ from components.search.compatibility import check
 from components.search.failures import LIVES
 from components.search.plan import Plan
 from components.search.proposal import ORIGIN, next_suggestion, open_study, recommended, seed_of, space_of
+from components.search.supernet import SupernetTask, derived_of
 from components.store import write_atomically
 from components.workspace import Workspace
 
@@ -58,8 +59,6 @@ class Asker:
         """
         if not hasattr(self.plan.strategy, "train_supernet"):
             return
-        from components.search.supernet import derived_of
-
         left = self.work.left()
         seconds = None if left is None else SUPERNET_SHARE * left
         self.supernet = self._trained(seconds)
@@ -68,11 +67,14 @@ class Asker:
 
     def _trained(self, seconds: float | None) -> Path:
         plan = self.plan
+        task = SupernetTask(
+            dataset=plan.dataset, policy=plan.policy, config=plan.config, scratch=self.folder / "supernet", seed=plan.seed, seconds=seconds
+        )
         for _ in range(LIVES):
             with Worker() as worker:
                 try:
                     found: Path = worker.call(
-                        _train_supernet, plan.dataset, plan.policy, plan.config, self.folder / "supernet", seconds, plan.seed,
+                        _train_supernet, task,
                         on_event=lambda event, **fields: self.work.emit(f"supernet.{event}", **fields),
                     )  # fmt: skip
                     return found
@@ -155,14 +157,12 @@ class Asker:
         return _as(TrialState.PRUNED, trial) if rests else trial
 
 
-def _train_supernet(
-    dataset: DatasetVersion, policy: AugmentationPolicy, config: JSON, scratch: Path, seconds: float | None, seed: int, *, emit: Any
-) -> Path:  # fmt: skip
-    for package in config.get("plugins") or ():
+def _train_supernet(task: SupernetTask, *, emit: Any) -> Path:
+    for package in task.config.get("plugins") or ():
         allow(package)
-    check(config, space_of(dataset, config))
-    scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found: Path = build(config["strategy"]).train_supernet(dataset, policy, config, scratch, seconds=seconds, seed=seed, emit=emit)
+    check(task.config, space_of(task.dataset, task.config))
+    task.scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found: Path = build(task.config["strategy"]).train_supernet(task, emit=emit)
     return found
 
 

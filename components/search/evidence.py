@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from optuna.trial import TrialState
@@ -83,8 +83,8 @@ def constraints_of(told: Sequence[Told]) -> list[Evidence]:
     """One for each constraint that complete trials were held to: its values, at most 0 if it is kept."""
     found: dict[str, Evidence] = {}
     for row in told:
-        if row.values is not None and row.trial.system_attrs:
-            for name, value in row.trial.constraints.items():
+        if row.constraints and row.values is not None:
+            for name, value in row.constraints.items():
                 evidence = found.setdefault(name, Evidence(f"constraint {name}", [], [], [], threshold=0.0))
                 evidence.add(row, 0, value)
     return list(found.values())
@@ -99,10 +99,11 @@ def _objective(told: Sequence[Told], place: int) -> Evidence:
     fidelities = _told_apart({step for row in told if row.steps for step in row.steps}) if place == 0 else ()
     last = len(fidelities) - 1 if fidelities else 0
     found = Evidence(f"objective {place}", [], [], [], fidelities)
+    if not fidelities:
+        known = [row for row in told if row.values is not None or row.state is TrialState.FAIL]
+        values = [math.inf if row.values is None else row.values[place] for row in known]
+        return replace(found, told=known, places=[0] * len(known), values=values)
     for row in told:
-        if row.values is not None and not fidelities:
-            found.add(row, 0, row.values[place])
-            continue
         for at, value in _values(row, place, fidelities, last):
             found.add(row, at, value)
     return found

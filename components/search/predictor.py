@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy.linalg import LinAlgError, cho_solve, cholesky, solve_triangular
+from scipy.linalg import LinAlgError, cho_solve, cholesky
+from scipy.linalg.lapack import dtrtrs
 from scipy.optimize import minimize
 
 from components.search.encoding import Array, Column, Levels
@@ -35,25 +36,34 @@ SLOPE_SPREAD = 0.7  # of all features together, in standard deviations of what i
 class Rows:
     """What the process sees of points."""
 
-    hot: Array  # [N, P], 1 at a row's level of each column
+    levels: Levels  # [N, C], places among the levels of all columns; the last place, P, where a row lacks the column
     features: Array  # [N, F]
 
     @classmethod
     def of(cls, columns: Sequence[Column], levels: Levels, features: Array | None = None) -> Rows:
         ends = np.cumsum([0, *(column.size for column in columns)])
-        hot = np.zeros((len(levels), int(ends[-1])))
-        rows, where = np.nonzero(levels)
-        hot[rows, ends[where] + levels[rows, where] - 1] = 1.0
-        return cls(hot, np.zeros((len(levels), 0)) if features is None else features)
+        places = np.where(levels > 0, ends[:-1] + levels - 1, ends[-1])
+        return cls(places, np.zeros((len(levels), 0)) if features is None else features)
 
     def __len__(self) -> int:
-        return len(self.hot)
+        return len(self.levels)
 
     def __getitem__(self, which: slice | list[int]) -> Rows:
-        return Rows(self.hot[which], self.features[which])
+        return Rows(self.levels[which], self.features[which])
 
     def __add__(self, other: Rows) -> Rows:
-        return Rows(np.concatenate([self.hot, other.hot]), np.concatenate([self.features, other.features]))
+        return Rows(np.concatenate([self.levels, other.levels]), np.concatenate([self.features, other.features]))
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What every level has in common with some rows: all that covariances with other rows are summed from."""
+
+    kernels: Array  # [P + 1, N]: the kernels of the columns
+    features: Array  # [N, F]
+
+    def __add__(self, other: Shared) -> Shared:
+        return Shared(np.concatenate([self.kernels, other.kernels], axis=1), np.concatenate([self.features, other.features]))
 
 
 @dataclass(frozen=True)
@@ -68,41 +78,54 @@ class Kernel:
     noise: float
     slope: float = 0.0
 
-    def between(self, one: Rows, other: Rows) -> Array:
+    def shared(self, rows: Rows) -> Shared:
+        return Shared(self._table[np.arange(len(self._table))[:, None], rows.levels.T[self._owners]], rows.features)
+
+    def between(self, one: Shared, other: Rows) -> Array:
         """Covariances [N, M] of what the process models, without noise."""
-        if len(one) > len(other):  # the smaller product first
-            return self.between(other, one).T
-        sums = [(one.hot @ table) @ other.hot.T for table in self._tables]
-        return _combined(sums, self.orders) + SLOPE_SPREAD**2 / _count(one) * (one.features @ other.features.T)
+        parts = one.kernels[other.levels]  # [M, C, N]; looked up, as products with zeros and ones take longer
+        first = parts.sum(axis=1)
+        powers = parts * parts
+        squares = powers.sum(axis=1)
+        powers *= parts
+        found = _combined(first, squares, powers.sum(axis=1), self.orders)
+        if one.features.shape[1]:
+            found += SLOPE_SPREAD**2 / _count(other) * (other.features @ one.features.T)
+        return found.T
 
     def variances(self, rows: Rows) -> Array:
-        """The diagonal of `between(rows, rows)`."""
-        sums = [rows.hot @ np.diag(table) for table in self._tables]
-        return _combined(sums, self.orders) + SLOPE_SPREAD**2 / _count(rows) * (rows.features**2).sum(axis=1)
+        """The diagonal of covariances of rows with themselves."""
+        own = np.diag(self._table)[rows.levels]
+        squares = own * own
+        found = _combined(own.sum(axis=1), squares.sum(axis=1), (squares * own).sum(axis=1), self.orders)
+        return found + SLOPE_SPREAD**2 / _count(rows) * (rows.features**2).sum(axis=1)
 
     def believed(self, rows: Rows) -> Array:
         """What is expected of each row [N] before any data."""
         return np.asarray(-self.slope / _count(rows) * rows.features.sum(axis=1))
 
     @cached_property
-    def _tables(self) -> list[Array]:
-        """[P, P] for the first, second and third powers of the columns' kernels."""
+    def _table(self) -> Array:
+        """[P + 1, P + 1]: the columns' kernels, and nothing for a column that is not there."""
         size = sum(column.size for column in self.columns)
-        found = [np.zeros((size, size)) for _ in range(3)]
+        found = np.zeros((size + 1, size + 1))
         start = 0
         for column, weight, length in zip(self.columns, self.weights, self.lengths):
             place = slice(start, start + column.size)
-            for power, table in enumerate(found, start=1):
-                table[place, place] = (weight * likeness(column, length)) ** power
+            found[place, place] = weight * likeness(column, length)
             start += column.size
         return found
 
+    @cached_property
+    def _owners(self) -> Levels:
+        """The column of each place [P + 1]; the last place may be anyone's."""
+        return np.append(np.repeat(np.arange(len(self.columns)), [column.size for column in self.columns]), 0)
 
-def _combined(sums: Sequence[Array], orders: Array) -> Array:
+
+def _combined(first: Array, squares: Array, cubes: Array, orders: Array) -> Array:
     """1 + the elementary symmetric polynomials of the columns' kernels from their power sums (Newton's identities)."""
-    first, squares, cubes = sums
     one, two, three = float(orders[0]), 0.5 * float(orders[1]), float(orders[2]) / 6.0
-    found = first * three  # Horner's scheme, in place: this is where the time of a suggestion goes
+    found = first * three  # Horner's scheme, in place
     found += two
     found *= first
     found += one
@@ -226,6 +249,7 @@ class Process:
     def __init__(self, kernel: Kernel, rows: Rows) -> None:
         self.kernel = kernel
         self._base, self._rest = rows, rows[:0]
+        self._seen, self._further = kernel.shared(rows), kernel.shared(rows[:0])
         self._upper_left = _factor(kernel, rows, 0.0)
         self._lower_left, self._lower_right = np.zeros((0, len(rows))), np.zeros((0, 0))
 
@@ -234,10 +258,10 @@ class Process:
 
     def extended(self, rows: Rows) -> Process:
         """With further rows."""
-        left, right = self._solved(self.kernel.between(self._base, rows), self.kernel.between(self._rest, rows))
+        left, right = self._solved(*self._between(rows))
         across = np.concatenate([left, right])
         found = copy(self)
-        found._rest = self._rest + rows
+        found._rest, found._further = self._rest + rows, self._further + self.kernel.shared(rows)
         found._lower_left = np.concatenate([self._lower_left, left.T])
         above = np.concatenate([self._lower_right, np.zeros((len(self._rest), len(rows)))], axis=1)
         found._lower_right = np.concatenate([above, np.concatenate([right.T, _factor(self.kernel, rows, across.T @ across)], axis=1)])
@@ -256,7 +280,7 @@ class Process:
         """Expected values at other rows [M] and their standard deviations, without noise. `coefficients` may be those of
         the first rows only: the others then make the process surer without saying what they are."""
         size, rest = len(self._base), len(coefficients) - len(self._base)
-        base, further = self.kernel.between(self._base, rows), self.kernel.between(self._rest, rows)
+        base, further = self._between(rows)
         means = self.kernel.believed(rows) + coefficients[:size] @ base + coefficients[size:] @ further[:rest]
         left, right = self._solved(base, further)
         known = np.einsum("nm,nm->m", left, left) + np.einsum("nm,nm->m", right, right)
@@ -266,6 +290,10 @@ class Process:
         """Expected values at the first rows themselves, whose values are given."""
         return np.asarray(values - (self.kernel.noise + JITTER) * coefficients)
 
+    def _between(self, rows: Rows) -> tuple[Array, Array]:
+        """Covariances [first rows, M] and [further rows, M]."""
+        return self.kernel.between(self._seen, rows), self.kernel.between(self._further, rows)
+
     def _solved(self, base: Array, further: Array) -> tuple[Array, Array]:
         """The factor's solution for covariances [first rows, M] and [further rows, M]."""
         left = _triangle(self._upper_left, base)
@@ -273,7 +301,7 @@ class Process:
 
 
 def _factor(kernel: Kernel, rows: Rows, known: Array | float) -> Array:
-    covariance = kernel.between(rows, rows) - known
+    covariance = kernel.between(kernel.shared(rows), rows) - known
     covariance[np.diag_indices(len(rows))] += kernel.noise + JITTER
     return lower_triangle(covariance) if len(rows) else covariance
 
@@ -290,7 +318,11 @@ def lower_triangle(covariance: Array) -> Array:
 
 
 def _triangle(lower: Array, right: Array, *, transposed: bool = False) -> Array:
-    """Solves with a lower triangle, or its transpose."""
+    """Solves with a lower triangle, or its transpose; by LAPACK itself, as SciPy's own call takes longer than most of these."""
     if not len(lower):
         return right
-    return np.asarray(solve_triangular(lower, right, lower=True, trans=int(transposed), check_finite=False))
+    if lower.flags.f_contiguous:
+        found, _ = dtrtrs(lower, right, lower=1, trans=int(transposed))
+    else:
+        found, _ = dtrtrs(lower.T, right, lower=0, trans=int(not transposed))
+    return np.asarray(found)

@@ -59,8 +59,8 @@ class Told:
     """A trial as a strategy sees it.
 
     `values` are the objectives, lower is better (None: running or failed); `violation` is the sum of what the
-    constraints are missed by (0: feasible); `steps` are intermediate values of the first objective by fidelity, lower
-    is better. `trial` is Optuna's own record.
+    constraints are missed by (0: feasible), `constraints` says by how much each is (at most 0: it is kept); `steps` are
+    intermediate values of the first objective by fidelity, lower is better. `trial` is Optuna's own record.
     """
 
     number: int
@@ -70,6 +70,7 @@ class Told:
     violation: float
     steps: dict[int, float]
     trial: FrozenTrial
+    constraints: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def is_complete(self) -> bool:
@@ -155,15 +156,34 @@ class Enqueued(PointSampler):
 
 def told_of(history: Sequence[FrozenTrial], maximize: Sequence[bool], problem: Problem) -> list[Told]:
     """Trials as strategies see them; those without parameters (failed before they had any) are left out."""
-    known: dict[int, Told] = problem.memo.setdefault("told", {})  # by the identity of Optuna's record, which Told keeps alive
-    if len(known) > 2 * len(history) + 100:
-        known.clear()
-    rows = [known.get(id(trial)) for trial in history]
-    for place, row in enumerate(rows):
-        if row is None:
-            trial = history[place]
-            rows[place] = known[id(trial)] = _told(trial, maximize, problem)
-    return [row for row in rows if row is not None and row.point.params]
+    known: Account = problem.memo.setdefault("told", Account())
+    known.follow(history, maximize, problem)
+    return list(known.told)
+
+
+class Account:
+    """Trials as told, which costs what has changed among them since it last followed."""
+
+    def __init__(self) -> None:
+        self._trials: list[FrozenTrial] = []
+        self._rows: list[Told] = []
+        self.told: list[Told] = []
+
+    def follow(self, trials: Sequence[FrozenTrial], maximize: Sequence[bool], problem: Problem) -> None:
+        if not follows(trials, self._trials):
+            known = {id(trial): row for trial, row in zip(self._trials, self._rows)}
+            self._rows = [known[id(trial)] if id(trial) in known else _told(trial, maximize, problem) for trial in trials]
+            self.told = [row for row in self._rows if row.point.params]
+        else:
+            new = [_told(trial, maximize, problem) for trial in trials[len(self._trials) :]]
+            self._rows += new
+            self.told += [row for row in new if row.point.params]
+        self._trials = list(trials)
+
+
+def follows(now: Sequence[Any], before: Sequence[Any]) -> bool:
+    """Whether a history is an earlier one with more at its end, record by record."""
+    return len(before) <= len(now) and all(map(operator.is_, before, now))
 
 
 def _told(trial: FrozenTrial, maximize: Sequence[bool], problem: Problem) -> Told:
@@ -177,12 +197,9 @@ def _told(trial: FrozenTrial, maximize: Sequence[bool], problem: Problem) -> Tol
         values = None if any(math.isnan(v) for v in values) else values
     sign = -1.0 if maximize and maximize[0] else 1.0
     steps = {step: sign * value for step, value in trial.intermediate_values.items() if math.isfinite(value)}
-    return Told(trial.number, point, trial.state, values, violation_of(trial), steps, trial)
-
-
-def violation_of(trial: FrozenTrial) -> float:
-    """By how much the constraints are missed, summed; 0 for a feasible trial."""
-    return float(sum(max(0.0, value) for value in trial.constraints.values()))
+    constraints = trial.constraints
+    missed = float(sum(max(0.0, value) for value in constraints.values()))
+    return Told(trial.number, point, trial.state, values, missed, steps, trial, constraints)
 
 
 def ranked(told: Sequence[Told]) -> list[Told]:
@@ -226,7 +243,7 @@ class Keys:
         self.found: set[Hashable] = set()
 
     def follow(self, problem: Problem, told: Sequence[Told]) -> None:
-        same = len(self._rows) <= len(told) and all(map(operator.is_, self._rows, told))
+        same = follows(told, self._rows)
         if not same:
             known = {id(row): key for row, key in zip(self._rows, self._keys)}
             self._keys = [known[id(row)] if id(row) in known else problem.key(row.point) for row in told]
@@ -258,7 +275,7 @@ class Recollection:
 
     def follow(self, trials: Sequence[FrozenTrial]) -> None:
         """Learns from those that are new."""
-        same = len(self._trials) <= len(trials) and all(map(operator.is_, self._trials, trials))
+        same = follows(trials, self._trials)
         if not same:
             self._forget()
         for trial in trials[len(self._trials) if same else 0 :]:

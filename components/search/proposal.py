@@ -145,6 +145,8 @@ def problem_of(space: Any, dataset: DatasetVersion, config: JSON, supernet: Path
 
 def _folding(points: Any, space: Any, dataset: DatasetVersion) -> Callable[[Point], Point]:
     """Sees a point through the architecture that stands for all that are the same network, where a space names its parameters."""
+    from components.models.points import Point
+
     if not hasattr(space, "parameters"):
         return lambda point: point
 
@@ -152,7 +154,11 @@ def _folding(points: Any, space: Any, dataset: DatasetVersion) -> Callable[[Poin
         folded = space.fold(point.value.architecture)
         if folded == point.value.architecture:
             return point
-        found: Point = points.draw(Random(0), {**point.params, **space.parameters(folded)})
+        params = {**point.params, **space.parameters(folded)}
+        if space.parameters(point.value.architecture).keys() == space.parameters(folded).keys():  # the program would ask for the same
+            asked = {name: params[name] for name in point.params}
+            return Point(asked, point.distributions, Drawn(folded, point.value.hyperparameters))
+        found: Point = points.draw(Random(0), params)
         return found
 
     return fold

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from components.artifacts import JSON, AugmentationPolicy, DatasetVersion
 from components.errors import CorruptArtifactError
 from components.search.interface import Strategy
+from components.search.settings import number, whole
 from components.store import fsync
 
 if TYPE_CHECKING:
@@ -29,27 +30,50 @@ TRAINED = "trained supernet"  # what such a strategy offers; the evaluator `supe
 FILE = "supernet.safetensors"
 
 
+@dataclass(frozen=True, kw_only=True)
+class SupernetTask:
+    """What a supernet is trained for, where (`scratch`), and for how long (None: the strategy's own number of epochs).
+
+    `config` holds the search's sections. Without `seconds` the result is a function of the rest, bit for bit.
+    """
+
+    dataset: DatasetVersion
+    policy: AugmentationPolicy
+    config: JSON
+    scratch: Path
+    seed: int
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How shared weights are trained: passes over the rows, and SGD with a cosine schedule. `holdout` is the share of the
+    training rows that judge candidates, beside the validation rows, and train nothing; each of them is seen by `views`
+    candidates, and the best `candidates` are derived. Raises `UsageError` for a number out of its range."""
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    holdout: float
+    views: int
+    candidates: int
+    weight_decay: float = 5e-4
+
+    def __post_init__(self) -> None:
+        for name, least in (("epochs", 1), ("batch_size", 1), ("views", 2), ("candidates", 1)):
+            whole(f"strategy.{name}", getattr(self, name), least)
+        number("strategy.learning_rate", self.learning_rate, 0, above=True)
+        number("strategy.holdout", self.holdout, 0, 1, above=True, below=True)
+
+
 class SupernetStrategy(Strategy, Protocol):
     """A strategy that trains a supernet and derives its first candidates from it. `needs` holds `supernet` (of the space)
     and `offers` holds `trained supernet` (to the evaluator)."""
 
     offers: frozenset[str]
 
-    def train_supernet(
-        self,
-        dataset: DatasetVersion,
-        policy: AugmentationPolicy,
-        config: JSON,
-        scratch: Path,
-        *,
-        seconds: float | None,
-        seed: int,
-        emit: Callable[..., Any],
-    ) -> Path:
-        """The supernet's file, below `scratch`; at once if it is there, from the last checkpoint if training was killed.
-
-        `config` holds the search's sections. Without `seconds` the result is a function of the arguments, bit for bit.
-        """
+    def train_supernet(self, task: SupernetTask, *, emit: Callable[..., Any]) -> Path:
+        """The supernet's file, below `scratch`; at once if it is there, from the last checkpoint if training was killed."""
         ...
 
 

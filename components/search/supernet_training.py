@@ -23,12 +23,16 @@ from torch.nn import functional as F
 
 from components.artifacts import JSON, AugmentationPolicy, DatasetVersion
 from components.build import build
-from components.errors import CorruptArtifactError, UsageError
+from components.errors import CorruptArtifactError
+from components.models.points import Point
+from components.search.derivation import derive
+from components.search.supernet import FILE, Recipe, SupernetTask, is_supernet, save_supernet
 from components.training.batches import Rows, load_rows, seed_of
 from components.training.checkpoint import SafeCheckpointIO, read_checkpoint
 from components.training.failure import DivergedError
 from components.training.schedule import Progress, rate
 
+CHECKPOINT = "supernet.ckpt"
 TRAINED_SHARE = 0.85  # of the given time; the rest is for judging
 CHECKPOINT_SECONDS = 20.0  # a kill loses at most so much
 REPORT_EVERY = 0.02  # of the steps
@@ -38,29 +42,6 @@ MOMENTUM, CLIP = 0.9, 5.0  # as in DARTS (Liu et al., ICLR 2019)
 
 Forward = Callable[..., Tensor]
 """From the raw inputs to logits [B, K]: a candidate, or a mixture of them, in a supernet."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """How shared weights are trained: passes over the rows, and SGD with a cosine schedule. `holdout` is the share of the
-    training rows that judge candidates, beside the validation rows, and train nothing."""
-
-    epochs: int = 120
-    batch_size: int = 64
-    learning_rate: float = 0.1
-    weight_decay: float = 5e-4
-    holdout: float = 0.3
-
-    def checked(self, section: str = "strategy") -> Recipe:
-        """The recipe itself. Raises `UsageError`."""
-        for name, value in (("epochs", self.epochs), ("batch_size", self.batch_size)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise UsageError(f"{section}.{name} must be a whole number of at least 1, got {value!r}")
-        if not self.learning_rate > 0:
-            raise UsageError(f"{section}.learning_rate must be above 0, got {self.learning_rate!r}")
-        if not 0 < self.holdout < 1:
-            raise UsageError(f"{section}.holdout is a share of the training rows between 0 and 1, got {self.holdout!r}")
-        return self
 
 
 class Curriculum(Protocol):
@@ -77,6 +58,10 @@ class Curriculum(Protocol):
         ...
 
     def restore(self, state: JSON) -> None: ...
+
+    def figures(self) -> JSON:
+        """What the report shows of it."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -124,6 +109,32 @@ class Data:
         return -(outputs.squeeze(-1) - targets).abs()
 
 
+def trained(
+    task: SupernetTask,
+    recipe: Recipe,
+    curriculum_of: Callable[[Any, Any, Data], Curriculum],
+    *,
+    tuned: float = 0.0,
+    allowed: Callable[[Point], bool] = lambda point: True,
+    emit: Callable[..., Any],
+) -> Path:
+    """The file of the task's supernet, at once if it is there: trained as the curriculum of (supernet, space, data) says,
+    judged, and the best candidates that are `allowed` derived. Raises `DivergedError`."""
+    path = task.scratch / FILE
+    if is_supernet(path):
+        return path
+    space, rows = build(task.config["space"]), (task.config.get("search") or {}).get("rows")
+    data = Data.of(task.dataset, task.policy, recipe.holdout, rows, task.seed, tuned=tuned)
+    with one_thread():
+        supernet = supernet_of(space, task.dataset, task.seed)
+        curriculum = curriculum_of(supernet, space, data)
+        loop = _Loop(supernet, data, curriculum, recipe, task)
+        figures = loop.run(emit)
+        derived = derive(supernet, space, data, views=recipe.views, count=recipe.candidates, seed=task.seed, allowed=allowed)
+    save_supernet(path, supernet.state_dict(), derived.with_evidence({**figures, **curriculum.figures()}))
+    return path
+
+
 def supernet_of(space: Any, dataset: DatasetVersion, seed: int) -> Any:
     """The space's supernet with initial weights drawn from `seed`; the global generator is left as it was."""
     with torch.random.fork_rng(devices=[]):
@@ -157,42 +168,28 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def train(
-    supernet: nn.Module,
-    data: Data,
-    curriculum: Curriculum,
-    recipe: Recipe,
-    *,
-    seed: int,
-    seconds: float | None,
-    checkpoint: Path,
-    emit: Callable[..., Any],
-) -> JSON:
-    """Trains in place; returns steps, seconds and the last training loss. Raises `DivergedError`."""
-    loop = _Loop(supernet, data, curriculum, recipe, seed, seconds, checkpoint)
-    loop.resume()
-    while not loop.progress.is_over:
-        loop.step()
-        loop.report(emit)
-        loop.save_if_due()
-    loop.save()
-    return {"steps": loop.progress.steps, "seconds": round(loop.progress.total_seconds, 1), "train_loss": round(loop.mean_loss, 4)}
-
-
 class _Loop:
-    def __init__(
-        self, supernet: nn.Module, data: Data, curriculum: Curriculum, recipe: Recipe, seed: int, seconds: float | None, checkpoint: Path
-    ) -> None:  # fmt: skip
+    def __init__(self, supernet: nn.Module, data: Data, curriculum: Curriculum, recipe: Recipe, task: SupernetTask) -> None:
         self.supernet, self.data, self.curriculum, self.recipe = supernet, data, curriculum, recipe
-        self.seed, self.checkpoint = seed, checkpoint
+        self.seed, self.checkpoint = task.seed, task.scratch / CHECKPOINT
         self.optimizer = torch.optim.SGD(
             supernet.parameters(), lr=recipe.learning_rate, momentum=MOMENTUM, weight_decay=recipe.weight_decay, nesterov=True
         )
-        self.batches = _Batches(data.trained, recipe.batch_size, seed)
+        self.batches = _Batches(data.trained, recipe.batch_size, task.seed)
         self.per_step = len(curriculum.forwards(0, 0.0))
         total = math.ceil(recipe.epochs * len(self.batches) / self.per_step)
-        self.progress = Progress(total_steps=max(1, total), seconds=seconds and TRAINED_SHARE * seconds)
+        self.progress = Progress(total_steps=max(1, total), seconds=task.seconds and TRAINED_SHARE * task.seconds)
         self.mean_loss, self._saved_at, self._reported = math.nan, time.monotonic(), 0.0
+
+    def run(self, emit: Callable[..., Any]) -> JSON:
+        """Trains in place, from the last checkpoint on; returns steps, seconds and the last training loss."""
+        self.resume()
+        while not self.progress.is_over:
+            self.step()
+            self.report(emit)
+            self.save_if_due()
+        self.save()
+        return {"steps": self.progress.steps, "seconds": round(self.progress.total_seconds, 1), "train_loss": round(self.mean_loss, 4)}
 
     def step(self) -> None:
         step, progress = self.progress.steps, self.progress.value

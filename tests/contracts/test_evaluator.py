@@ -21,7 +21,7 @@ from components.errors import UsageError
 from components.models.network import build_network
 from components.search.interface import Ancestor, Assignment
 from components.search.strategy.oneshot import OneShotStrategy
-from components.search.supernet import TRAINED
+from components.search.supernet import TRAINED, SupernetTask
 from tests.components.models import tiny
 from tests.components.training.test_fit import CONVNET, HOW, MLP, OPTIMIZERS, SMALL_CONVNET, SMALL_MLP
 
@@ -91,8 +91,8 @@ def supernet(dataset: DatasetVersion, tmp_path_factory: pytest.TempPathFactory) 
     strategy = OneShotStrategy(epochs=2, batch_size=32, views=2, candidates=1)
     policy = AugmentationPolicy(name="none", modality="image", config={"_target_": NONE})
     config = {"space": SPACE, "search": {"rows": None}, "metrics": {"objective": None}, "training": {}, "seed": 0}
-    scratch = tmp_path_factory.mktemp("supernet")
-    return strategy.train_supernet(dataset, policy, config, scratch, seconds=None, seed=0, emit=lambda event, **fields: None)
+    task = SupernetTask(dataset=dataset, policy=policy, config=config, scratch=tmp_path_factory.mktemp("supernet"), seed=0)
+    return strategy.train_supernet(task, emit=lambda event, **fields: None)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from components.artifacts import JSON, DatasetVersion, InputField, canonical_json
+from components.artifacts import JSON, DatasetVersion, InputField
 from components.errors import UsageError
 from components.models.cells import (
     EDGES,
@@ -81,7 +81,8 @@ class CellSpace(ConditionalSpace):
 
     def key(self, architecture: JSON) -> str:
         """The skeleton and NAS-Bench-201's unique string of the cell."""
-        return canonical_json({**architecture, "cell": key_of(operations_of(architecture["cell"]))})
+        skeleton = [f"{name}={value}" for name, value in sorted(architecture.items()) if name != "cell"]
+        return " ".join([*skeleton, key_of(operations_of(architecture["cell"]))])
 
     def fold(self, architecture: JSON) -> JSON:
         """The same skeleton with the plainest cell that computes the same."""

@@ -16,25 +16,26 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.samplers import BaseSampler
 
-from components.artifacts import JSON, AugmentationPolicy, DatasetVersion
-from components.build import build
-from components.errors import UnknownNameError, UsageError
+from components.artifacts import JSON
+from components.errors import UnknownNameError
 from components.models.points import Point
-from components.search.derivation import DerivedSampler, derive
+from components.search.derivation import DerivedSampler
 from components.search.problem import Problem
-from components.search.supernet import FILE, MIXTURE, SUPERNET, TRAINED, is_supernet, save_supernet
+from components.search.settings import number, whole
+from components.search.supernet import MIXTURE, SUPERNET, TRAINED, Recipe, SupernetTask
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from components.search.supernet_training import Data, Forward, Recipe
+    from components.search.supernet_training import Data, Forward
 
 RELAXATIONS = ("softmax", "gumbel")
 SHORTCUT = "skip_connect"
 TEMPERATURE = (5.0, 0.5)  # of Gumbel's softmax, from the first step to the last
 PATHS = 5  # candidates a step: as many as a cell's edge has operations, so that each is trained once
 UNIFORM = 0.5  # of the candidates are drawn alike, whatever the architecture weights say: none may starve
+TUNED = 0.5  # of the rows held out tune architecture weights, the others judge
 BETAS, DECAY = (0.5, 0.999), 1e-3  # of Adam for the architecture weights, as in DARTS
 
 
@@ -62,53 +63,26 @@ class DARTSStrategy:
     ) -> None:
         if relaxation not in RELAXATIONS:
             raise UnknownNameError("strategy.relaxation", relaxation, RELAXATIONS)
-        for name, value, least in (("views", views, 2), ("candidates", candidates, 1), ("most_skips", most_skips, 0)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise UsageError(f"strategy.{name} must be a whole number of at least {least}, got {value!r}")
-        if not 0 <= warmup < 1:
-            raise UsageError(f"strategy.warmup is a share of the training from 0 to below 1, got {warmup!r}")
-        if architecture_learning_rate < 0:
-            raise UsageError(f"strategy.architecture_learning_rate must not be negative, got {architecture_learning_rate!r}")
-        self.relaxation, self.warmup, self.views = relaxation, warmup, views
-        self.candidates, self.most_skips = candidates, most_skips
-        self.epochs, self.batch_size, self.holdout = epochs, batch_size, holdout
-        self.learning_rate, self.architecture_learning_rate = learning_rate, architecture_learning_rate
+        whole("strategy.most_skips", most_skips, 0)
+        number("strategy.warmup", warmup, 0, 1, below=True)
+        number("strategy.architecture_learning_rate", architecture_learning_rate, 0)
+        self.recipe = Recipe(
+            epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, holdout=holdout, views=views, candidates=candidates
+        )
+        self.relaxation, self.warmup, self.most_skips = relaxation, warmup, most_skips
+        self.architecture_learning_rate = architecture_learning_rate
 
     def sampler(self, seed: int, problem: Problem | None = None) -> BaseSampler:
         return DerivedSampler(seed, problem)
 
-    def recipe(self) -> Recipe:
-        from components.search.supernet_training import Recipe
-
-        recipe = Recipe(epochs=self.epochs, batch_size=self.batch_size, learning_rate=self.learning_rate, holdout=self.holdout)
-        return recipe.checked()
-
-    def train_supernet(
-        self,
-        dataset: DatasetVersion,
-        policy: AugmentationPolicy,
-        config: JSON,
-        scratch: Path,
-        *,
-        seconds: float | None,
-        seed: int,
-        emit: Callable[..., Any],
-    ) -> Path:
+    def train_supernet(self, task: SupernetTask, *, emit: Callable[..., Any]) -> Path:
         """See `SupernetStrategy`. Raises `DivergedError`."""
-        from components.search.supernet_training import Data, one_thread, supernet_of, train
+        from components.search.supernet_training import trained
 
-        path, recipe = scratch / FILE, self.recipe()
-        if is_supernet(path):
-            return path
-        space, rows = build(config["space"]), (config.get("search") or {}).get("rows")
-        data = Data.of(dataset, policy, recipe.holdout, rows, seed, tuned=0.5)
-        with one_thread():
-            supernet = supernet_of(space, dataset, seed)
-            learner = _Bilevel(supernet, data, self, seed)
-            figures = train(supernet, data, learner, recipe, seed=seed, seconds=seconds, checkpoint=scratch / "supernet.ckpt", emit=emit)
-            derived = derive(supernet, space, data, views=self.views, count=self.candidates, seed=seed, allowed=self._is_allowed)
-        save_supernet(path, supernet.state_dict(), derived.with_evidence({**figures, **learner.figures()}))
-        return path
+        def bilevel(supernet: Any, space: Any, data: Data) -> _Bilevel:
+            return _Bilevel(supernet, data, self, task.seed)
+
+        return trained(task, self.recipe, bilevel, tuned=TUNED, allowed=self._is_allowed, emit=emit)
 
     def _is_allowed(self, point: Point) -> bool:
         return sum(value == SHORTCUT for value in point.params.values()) <= self.most_skips
@@ -121,7 +95,7 @@ class _Bilevel:
         import torch
 
         self.supernet, self.data, self.seed = supernet, data, seed
-        self.relaxation, self.warmup, self.batch_size = strategy.relaxation, strategy.warmup, strategy.batch_size
+        self.relaxation, self.warmup, self.batch_size = strategy.relaxation, strategy.warmup, strategy.recipe.batch_size
         self.alphas_EO = torch.zeros(len(supernet.choices), len(supernet.operations), requires_grad=True)
         self.optimizer = torch.optim.Adam([self.alphas_EO], lr=strategy.architecture_learning_rate, betas=BETAS, weight_decay=DECAY)
 

@@ -212,7 +212,7 @@ class Model:
         pending = encoding.rows([problem.fold(t.point) for t in running])
         objectives = [_fitted(inputs, column, encoding, pending) for column in values.T]
         feasible = np.array([row.trial.violation == 0 for row in rows])
-        bounds = np.array([[-row.trial.trial.constraints[name] for name in names] for row in rows]).reshape(len(rows), len(names))
+        bounds = np.array([[-row.trial.constraints[name] for name in names] for row in rows]).reshape(len(rows), len(names))
         scales = np.maximum(bounds.std(axis=0), 1e-10)
         limits = [_fitted(inputs, column, encoding, pending) for column in ((bounds - bounds.mean(axis=0)) / scales).T]
         return cls(encoding, _acquisition(objectives, values, feasible, limits, list(-bounds.mean(axis=0) / scales), seed))
@@ -220,7 +220,7 @@ class Model:
 
 def _constraint_names(rows: Sequence[Observation]) -> list[str]:
     """The constraints that every trial with a value has been held to."""
-    told = [set(row.trial.trial.constraints) for row in rows if row.values is not None]
+    told = [set(row.trial.constraints) for row in rows if row.values is not None]
     return sorted(set.intersection(*told)) if told else []
 
 

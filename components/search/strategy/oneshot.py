@@ -15,17 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.samplers import BaseSampler
 
-from components.artifacts import JSON, AugmentationPolicy, DatasetVersion
-from components.build import build
+from components.artifacts import JSON
 from components.errors import UsageError
-from components.search.derivation import DerivedSampler, derive
+from components.search.derivation import DerivedSampler
 from components.search.interface import Strategy
 from components.search.paths import fair_paths
 from components.search.problem import Problem
-from components.search.supernet import FILE, SUPERNET, TRAINED, is_supernet, save_supernet
+from components.search.supernet import SUPERNET, TRAINED, Recipe, SupernetTask
 
 if TYPE_CHECKING:
-    from components.search.supernet_training import Forward, Recipe
+    from components.search.supernet_training import Data, Forward
 
 PATHS = 5  # candidates a step, whose gradients are averaged
 
@@ -47,15 +46,14 @@ class OneShotStrategy:
         views: int = 20,
         candidates: int = 8,
     ) -> None:
-        for name, value, least in (("views", views, 2), ("candidates", candidates, 1)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise UsageError(f"strategy.{name} must be a whole number of at least {least}, got {value!r}")
+        self.recipe = Recipe(
+            epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, holdout=holdout, views=views, candidates=candidates
+        )
         if by is not None and not hasattr(by, "sampler"):
             raise UsageError(f"strategy.by must be another strategy, as +strategy@strategy.by=evolution, got {by!r}")
         if by is not None and by.needs:
             raise UsageError(f"strategy.by must be a strategy that needs no supernet or epochs of its own, got {type(by).__name__}")
-        self.by, self.views, self.candidates = by, views, candidates
-        self.epochs, self.batch_size, self.learning_rate, self.holdout = epochs, batch_size, learning_rate, holdout
+        self.by = by
 
     @property
     def learns(self) -> bool:
@@ -68,38 +66,14 @@ class OneShotStrategy:
     def sampler(self, seed: int, problem: Problem | None = None) -> BaseSampler:
         return DerivedSampler(seed, problem) if self.by is None else self.by.sampler(seed, problem)
 
-    def recipe(self) -> Recipe:
-        from components.search.supernet_training import Recipe
-
-        recipe = Recipe(epochs=self.epochs, batch_size=self.batch_size, learning_rate=self.learning_rate, holdout=self.holdout)
-        return recipe.checked()
-
-    def train_supernet(
-        self,
-        dataset: DatasetVersion,
-        policy: AugmentationPolicy,
-        config: JSON,
-        scratch: Path,
-        *,
-        seconds: float | None,
-        seed: int,
-        emit: Callable[..., Any],
-    ) -> Path:
+    def train_supernet(self, task: SupernetTask, *, emit: Callable[..., Any]) -> Path:
         """See `SupernetStrategy`. Raises `DivergedError`."""
-        from components.search.supernet_training import Data, one_thread, supernet_of, train
+        from components.search.supernet_training import trained
 
-        path, recipe = scratch / FILE, self.recipe()
-        if is_supernet(path):
-            return path
-        space, rows = build(config["space"]), (config.get("search") or {}).get("rows")
-        data = Data.of(dataset, policy, recipe.holdout, rows, seed)
-        with one_thread():
-            supernet = supernet_of(space, dataset, seed)
-            paths = _Uniform(supernet, lambda trial: space.sample(trial, dataset), seed)
-            figures = train(supernet, data, paths, recipe, seed=seed, seconds=seconds, checkpoint=scratch / "supernet.ckpt", emit=emit)
-            derived = derive(supernet, space, data, views=self.views, count=self.candidates, seed=seed)
-        save_supernet(path, supernet.state_dict(), derived.with_evidence(figures))
-        return path
+        def uniform(supernet: Any, space: Any, data: Data) -> _Uniform:
+            return _Uniform(supernet, lambda trial: space.sample(trial, task.dataset), task.seed)
+
+        return trained(task, self.recipe, uniform, emit=emit)
 
 
 class _Uniform:
@@ -120,3 +94,6 @@ class _Uniform:
 
     def restore(self, state: JSON) -> None:
         return None
+
+    def figures(self) -> JSON:
+        return {}

@@ -14,7 +14,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from heapq import nsmallest
 from itertools import islice
 from random import Random
 from typing import Any
@@ -25,13 +24,13 @@ from optuna.trial import TrialState
 from scipy.special import log_ndtr, ndtr
 
 from components.errors import UsageError
-from components.models.points import Point, another, at, has_few, share_of
+from components.models.points import Point, another, at, crossed, has_few, share_of
 from components.search.encoding import Array, Encoding, Levels
 from components.search.evidence import Evidence, constraints_of, is_running, objectives_of
 from components.search.predictor import SLOPE_SPREAD, Process, Rows, fitted
-from components.search.problem import PointSampler, Problem, Told, keys_of, ranked, unseen
+from components.search.problem import PointSampler, Problem, Told, follows, keys_of, ranked, unseen
 
-GROWTH, LONGEST = 1.25, 64  # the kernel is fitted anew when there are so many times, or so many, more rows
+GROWTH, LONGEST = 1.25, 128  # the kernel is fitted anew when there are so many times, or so many, more rows
 FITTED = 80  # rows that the kernel is fitted to: the better half of them the best ones, the others spread over the rest
 PARTIAL = 400  # rows that are kept where trials are compared part of the way
 ROUNDS = 2  # times that the most promising candidates are mutated
@@ -65,7 +64,7 @@ class Surrogate:
     needs: frozenset[str] = frozenset()
 
     def __init__(
-        self, *, startup: int = 6, candidates: int = 64, leaders: int = 8, most: int = 300, random_every: int = 5, scored: int = 30
+        self, *, startup: int = 6, candidates: int = 40, leaders: int = 8, most: int = 200, random_every: int = 5, scored: int = 30
     ) -> None:
         for name, value, least in (
             ("startup", startup, 2),
@@ -174,22 +173,20 @@ def _fresh(problem: Problem, leaders: Sequence[Point], rng: Random) -> Iterator[
             yield problem.points.draw(rng)
             continue
         one = leaders[int(len(leaders) * rng.random() ** 2)]
-        if rng.random() < 0.33:
-            one = problem.points.cross(one, rng.choice(leaders), rng)
-        yield _change(problem, one, rng)
+        yield _change(problem, one, crossed(one, rng.choice(leaders), rng) if rng.random() < 0.33 else dict(one.params), rng)
 
 
 def _changed(problem: Problem, points: Sequence[Point], rng: Random) -> Iterator[Point]:
     """Changes of some points, in turn."""
     while points:
         for point in points:
-            yield _change(problem, point, rng)
+            yield _change(problem, point, dict(point.params), rng)
 
 
-def _change(problem: Problem, point: Point, rng: Random) -> Point:
-    """One, two or, less often, more values changed; numbers by steps of all sizes."""
-    given = dict(point.params)
-    names = list(given)
+def _change(problem: Problem, point: Point, given: dict[str, Any], rng: Random) -> Point:
+    """`given`, the point's values or some of its and some of another's, with one, two or, less often, more of them changed;
+    numbers by steps of all sizes."""
+    names = list(point.params)
     while True:
         name = rng.choice(names)
         value, distribution = given[name], point.distributions[name]
@@ -230,6 +227,8 @@ class Scores:
 
     def rows(self, points: Sequence[Point]) -> Array:
         """[points, scores]; a score that is not finite says nothing."""
+        if not self._names:
+            return np.zeros((len(points), 0))
         raw = np.array([self._raw(point) for point in points]).reshape(len(points), len(self._names))
         away = (self._scaled(raw) - self._middle) / self._spread
         return np.clip(np.nan_to_num(away, nan=0.0, posinf=0.0, neginf=0.0), -FARTHEST, FARTHEST)
@@ -271,6 +270,7 @@ class Memo:
     """What is kept between suggestions: only answers that would come out the same again."""
 
     encoding: Encoding = field(default_factory=Encoding)
+    learned: Sequence[Told] = ()
     folded: dict[int, tuple[Point, Point]] = field(default_factory=dict)
     processes: dict[str, Kept] = field(default_factory=dict)
 
@@ -299,22 +299,21 @@ class Model:
 
     def _learn(self, told: Sequence[Told]) -> None:
         """Folds the points of new trials, and adds columns for parameters that no earlier one had."""
-        folded = self.memo.folded
-        self.running = []
-        for row in told:
+        folded, known = self.memo.folded, self.memo.learned
+        for row in told[len(known) :] if follows(told, known) else told:
             if row.number not in folded or folded[row.number][0] is not row.point:
                 folded[row.number] = (row.point, self.problem.fold(row.point))
                 self.memo.encoding.learn(folded[row.number][1])
-            if row.values is None and is_running(row):
-                self.running.append(folded[row.number][1])
+        self.memo.learned = told
+        self.running = [folded[row.number][1] for row in told if row.values is None and is_running(row)]
 
     def leaders(self) -> list[Point]:
         """The points of the best trials: feasible ones by their expected value, with several objectives by their rank."""
         if len(self.objectives) > 1:
             return [row.point for row in ranked(self.told)[: self.settings.leaders]]
         known = self.objectives[0].at_trials
-        best = nsmallest(self.settings.leaders, known, key=lambda found: (found[0].violation, found[1], found[0].number))
-        return [row.point for row, _ in best]
+        orders = [row.number for row, _ in known], [value for _, value in known], [row.violation for row, _ in known]
+        return [known[place][0].point for place in np.lexsort(orders)[: self.settings.leaders]]
 
     def acquisition(self, rng: Random) -> Promise:
         """What points promise, the more the better."""
@@ -394,8 +393,7 @@ class Belief:
         """The process of the first rows: those there were when the kernel was last to be fitted."""
         evidence = self._evidence
         count = first_rows(evidence)
-        numbers = [row.number for row in evidence.told[:count]]
-        made_of = (numbers, evidence.places[:count], evidence.values[:count], len(self._columns), evidence.fidelities)
+        made_of = (evidence.told[:count], evidence.fidelities, len(self._columns))
         kept = self._model.memo.processes.get(evidence.name)
         if kept is None or kept.made_of != made_of:
             kept = self._made(count, made_of)
@@ -429,7 +427,8 @@ class Belief:
 
 def first_rows(evidence: Evidence) -> int:
     """How many rows there were when the kernel was last to be fitted: those of the first 2, 4, 6, ... trials."""
-    starts = [i for i, row in enumerate(evidence.told) if i == 0 or row is not evidence.told[i - 1]]
+    told = evidence.told
+    starts = range(len(told)) if not evidence.fidelities else [i for i, row in enumerate(told) if i == 0 or row is not told[i - 1]]
     due = 2
     while (step := due + min(LONGEST, max(2, int((GROWTH - 1) * due)))) <= len(starts):
         due = step

@@ -24,7 +24,7 @@ from components.search.paths import fair_paths
 from components.search.problem import Problem, Told
 from components.search.strategy.darts import DARTSStrategy
 from components.search.strategy.oneshot import OneShotStrategy
-from components.search.supernet import Derived, derived_of, effect_name, save_supernet
+from components.search.supernet import Derived, SupernetTask, derived_of, effect_name, save_supernet
 from tests.components.models import tiny
 from tests.contracts import test_evaluator as evaluator_contract
 
@@ -55,9 +55,8 @@ def dataset(tmp_path: Path) -> DatasetVersion:
 def trained(strategy: Any, space: dict[str, Any], dataset: DatasetVersion, folder: Path, emit: Callable[..., Any] | None = None) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     config = {"space": space, "search": {"rows": None}}
-    found: Path = strategy.train_supernet(
-        dataset, POLICY, config, folder, seconds=None, seed=0, emit=emit or (lambda event, **fields: None)
-    )  # fmt: skip
+    task = SupernetTask(dataset=dataset, policy=POLICY, config=config, scratch=folder, seed=0)
+    found: Path = strategy.train_supernet(task, emit=emit or (lambda event, **fields: None))
     return found
 
 
@@ -112,9 +111,8 @@ def test_what_is_trained_is_not_trained_again(dataset: DatasetVersion, tmp_path:
 def test_a_limit_in_seconds_is_kept_by_training_less(dataset: DatasetVersion, tmp_path: Path) -> None:
     """A training that would take hours ends, its schedule complete, and derives candidates."""
     strategy = DARTSStrategy(epochs=100_000, **SHORT)
-    path = strategy.train_supernet(
-        dataset, POLICY, {"space": CELL}, tmp_path, seconds=2.0, seed=0, emit=lambda event, **fields: None
-    )  # fmt: skip
+    task = SupernetTask(dataset=dataset, policy=POLICY, config={"space": CELL}, scratch=tmp_path, seed=0, seconds=2.0)
+    path = strategy.train_supernet(task, emit=lambda event, **fields: None)
     assert 0 < derived_of(path).evidence["steps"] < 10_000
     assert derived_of(path).candidates
 
@@ -312,9 +310,9 @@ def test_values_are_those_of_the_shared_weights(bench: Any) -> None:
         (lambda: OneShotStrategy(views=1), r"strategy\.views"),
         (lambda: OneShotStrategy(by="evolution"), r"strategy\.by must be another strategy"),  # type: ignore[arg-type]
         (lambda: OneShotStrategy(by=DARTSStrategy()), "needs no supernet"),
-        (lambda: OneShotStrategy(epochs=0).recipe(), r"strategy\.epochs"),
-        (lambda: OneShotStrategy(holdout=1.0).recipe(), r"strategy\.holdout"),
-        (lambda: DARTSStrategy(learning_rate=0).recipe(), r"strategy\.learning_rate"),
+        (lambda: OneShotStrategy(epochs=0), r"strategy\.epochs"),
+        (lambda: OneShotStrategy(holdout=1.0), r"strategy\.holdout"),
+        (lambda: DARTSStrategy(learning_rate=0), r"strategy\.learning_rate"),
     ],
 )
 def test_mistakes_are_said_in_one_sentence(make: Callable[[], Any], words: str) -> None:
