@@ -64,7 +64,7 @@ class Surrogate:
     needs: frozenset[str] = frozenset()
 
     def __init__(
-        self, *, startup: int = 6, candidates: int = 40, leaders: int = 8, most: int = 200, random_every: int = 5, scored: int = 30
+        self, *, startup: int = 6, candidates: int = 32, leaders: int = 8, most: int = 200, random_every: int = 5, scored: int = 30
     ) -> None:
         for name, value, least in (
             ("startup", startup, 2),
