@@ -54,7 +54,8 @@ def main() -> None:
     from flows.config import load
 
     processes.start()
-    config = load(["dataset=digits", "strategy=random", f"search.trials={asked.trials}", "budget=null", "training.memory_format=channels_last"]).values
+    same = ["strategy=random", "training.memory_format=channels_last", "budget=null"]
+    config = load(["dataset=digits", *same, f"search.trials={asked.trials}"]).values
     found: dict[int, list[float]] = {1: [], 2: []}
     with tempfile.TemporaryDirectory(prefix="athanor-workers-") as name:
         folder = Path(name)
