@@ -1,67 +1,62 @@
-"""Training rows in memory as tensors, and batches cut from them by index.
+"""A dataset's rows for training, in memory or streamed from disk, and batches cut from them by index.
 
-A dataset that fits in memory needs no loader processes: cutting a batch is one indexing per field. The order of an
-epoch follows from (seed, epoch) alone, so a resumed run sees the batches that an uninterrupted one would.
+The order of an epoch follows from (seed, epoch) alone, so a resumed run sees the batches that an uninterrupted one
+would, wherever the rows lie and however many processes read them.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from components.artifacts import DatasetVersion
-from components.data.arrays import load_inputs, load_target
+from components.data.arrays import load_target, stored
 from components.errors import DataError
+from components.training.rows import Batch, StreamedRows, is_streamed, num_workers
+from components.training.rows import Rows as Rows  # what the rest of training knows rows by
 
 
-@dataclass(frozen=True, kw_only=True)
-class Rows:
-    """Fields and targets of some rows; regression targets are standardised (mean 0, std 1 over training)."""
+def load_rows(
+    dataset: DatasetVersion, split: str, *, limit: int | None = None, seed: int = 0, data: str = "auto", workers: int | str = "auto"
+) -> Rows:
+    """A split's rows; with `limit`, that many drawn by `seed` and kept in order. Raises `DataError` for an empty split.
 
-    fields: dict[str, Tensor]
-    targets: Tensor
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-    def at(self, index: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """The rows of an index."""
-        return {name: values[index] for name, values in self.fields.items()}, self.targets[index]
-
-    def part(self, index: Tensor) -> Rows:
-        """The rows of an index, as rows of their own."""
-        fields, targets = self.at(index)
-        return Rows(fields=fields, targets=targets)
-
-
-def load_rows(dataset: DatasetVersion, split: str, *, limit: int | None = None, seed: int = 0) -> Rows:
-    """A split's rows in memory; with `limit`, that many drawn by `seed` and kept in order. Raises `DataError` for an empty split."""
-    arrays, target = load_inputs(dataset, split), load_target(dataset, split)
-    if not len(target):
+    `data` and `workers` are the settings `training.data` (auto, memory or stream) and `training.workers`."""
+    targets = _targets(dataset, [split])
+    if not len(targets):
         raise DataError(f"dataset {dataset.name} has no {split} rows; enlarge split.{split} or bring more rows")
-    index: slice | np.ndarray = slice(None)
-    if limit is not None and limit < len(target):
-        index = np.sort(np.random.default_rng(seed).permutation(len(target))[:limit])
-    fields = {field.name: torch.from_numpy(np.array(arrays[field.name][index])) for field in dataset.inputs}
-    return Rows(fields=fields, targets=_targets(dataset, np.array(target[index])))
+    index = None if limit is None or limit >= len(targets) else np.sort(np.random.default_rng(seed).permutation(len(targets))[:limit])
+    return _rows(dataset, [split], targets, index, data, workers)
 
 
-def load_fold(dataset: DatasetVersion, fold: int, folds: int, *, limit: int | None = None, seed: int = 0) -> tuple[Rows, Rows]:
+def load_fold(
+    dataset: DatasetVersion, fold: int, folds: int, *, limit: int | None = None, seed: int = 0, data: str = "auto",
+    workers: int | str = "auto",
+) -> tuple[Rows, Rows]:  # fmt: skip
     """Training and validation rows of one of `folds` cuts of the training and validation splits together: each row
     validates in one of them. Classes are shared out evenly; the cut is the same whoever asks."""
-    pooled = _together(load_rows(dataset, "train"), load_rows(dataset, "validation"))
-    fold_N = folds_of(pooled.targets, folds, dataset.task == "classification")
-    rest = torch.nonzero(fold_N != fold).squeeze(1)
+    splits = ["train", "validation"]
+    targets = _targets(dataset, splits)
+    fold_N = folds_of(targets, folds, dataset.task == "classification").numpy()
+    rest, held_out = np.flatnonzero(fold_N != fold), np.flatnonzero(fold_N == fold)
     if limit is not None and limit < len(rest):
-        drawn = np.random.default_rng(seed).permutation(len(rest))[:limit]
-        rest = rest[torch.from_numpy(np.sort(drawn))]
-    held_out = torch.nonzero(fold_N == fold).squeeze(1)
-    return pooled.part(rest), pooled.part(held_out)
+        rest = rest[np.sort(np.random.default_rng(seed).permutation(len(rest))[:limit])]
+    train, validation = (_rows(dataset, splits, targets, index, data, workers) for index in (rest, held_out))
+    return train, validation
+
+
+def _rows(
+    dataset: DatasetVersion, splits: Sequence[str], targets: Tensor, index: NDArray[np.int64] | None, data: str, workers: int | str
+) -> Rows:
+    fields = {field.name: stored(dataset, splits, field.name) for field in dataset.inputs}
+    kept = targets if index is None else targets[torch.from_numpy(index)]
+    rows = StreamedRows(stored=fields, targets=kept, index=index, workers=num_workers(workers))
+    return rows if is_streamed(rows.num_bytes, data) else rows.loaded()
 
 
 def folds_of(targets: Tensor, folds: int, by_class: bool) -> Tensor:
@@ -74,33 +69,36 @@ def folds_of(targets: Tensor, folds: int, by_class: bool) -> Tensor:
     return fold_N
 
 
-def _together(one: Rows, other: Rows) -> Rows:
-    fields = {name: torch.cat([values, other.fields[name]]) for name, values in one.fields.items()}
-    return Rows(fields=fields, targets=torch.cat([one.targets, other.targets]))
-
-
-def _targets(dataset: DatasetVersion, target: np.ndarray) -> Tensor:
+def _targets(dataset: DatasetVersion, splits: Sequence[str]) -> Tensor:
+    target = np.concatenate([load_target(dataset, split) for split in splits])
     if dataset.task == "classification":
-        return torch.from_numpy(target.astype(np.int64))
+        return torch.from_numpy(target.astype(np.int64, copy=False))
     standard = (target.astype(np.float64) - dataset.target_mean) / max(dataset.target_std, 1e-12)
     return torch.from_numpy(standard.astype(np.float32))
 
 
 class BatchLoader:
-    """Iterates over shuffled batches of one epoch; a rest smaller than a batch waits for another epoch's order."""
+    """Iterates over shuffled batches of one epoch; a rest smaller than a batch waits for another epoch's order.
 
-    def __init__(self, rows: Rows, batch_size: int, seed: int, epoch: Callable[[], int]) -> None:
-        self.rows, self.seed, self.epoch = rows, seed, epoch
+    An iteration begins at the batch `start` (0, another number, or what a function says when the first batch is asked
+    for, as `epoch` does): those before it are neither read nor decoded, those after it are what they are without it.
+    """
+
+    def __init__(
+        self, rows: Rows, batch_size: int, seed: int, epoch: Callable[[], int], start: int | Callable[[], int] = 0
+    ) -> None:
+        self.rows, self.seed, self.epoch, self.start = rows, seed, epoch, start
         self.batch_size = max(1, min(batch_size, len(rows)))
 
     def __len__(self) -> int:
         return len(self.rows) // self.batch_size
 
-    def __iter__(self) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+    def __iter__(self) -> Iterator[Batch]:
         generator = torch.Generator().manual_seed(seed_of(self.seed, "order", self.epoch()))
         order = torch.randperm(len(self.rows), generator=generator)
-        for step in range(len(self)):
-            yield self.rows.at(order[step * self.batch_size : (step + 1) * self.batch_size])
+        first = self.start if isinstance(self.start, int) else self.start()
+        cuts = (order[step * self.batch_size : (step + 1) * self.batch_size] for step in range(first, len(self)))
+        yield from self.rows.batches(cuts, self.batch_size)
 
 
 def seed_of(*parts: int | str) -> int:
