@@ -10,6 +10,7 @@ owed is decoded by the parent.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import mmap
@@ -49,7 +50,7 @@ def ahead(packed: Packed, batches: Iterable[NDArray[np.int64]], most: int, worke
     waiting = iter(batches)
     if workers is None:
         decoding = using = math.inf
-        for rows, _ in zip(waiting, range(MEASURED), strict=False):
+        for rows in itertools.islice(waiting, MEASURED):
             started = time.perf_counter()
             array = packed.take(rows)
             decoded = time.perf_counter()

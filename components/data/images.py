@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,26 +20,37 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image
 
+    from components.data.spool import Blocks
+
 MAX_PIXELS = 64_000_000  # an image that unpacks to more than this is refused before it is decoded
 MAX_FILE_BYTES = 256 * 2**20
 ORIENTATION = 0x0112  # the EXIF tag; 5 to 8 lie on their side
 GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "F")
 
 
-def image_field(images_NCHW: np.ndarray, training: np.ndarray) -> InputField:
+def image_field(images_NCHW: Blocks, training: np.ndarray) -> InputField:
     """The field `image`: its shape, and mean and std per channel over the training rows, in units of 0..255."""
     import numpy as np
 
+    from components.data.spool import blocks
+
     levels = np.arange(256, dtype=np.float64)
-    means, stds = [], []
-    for channel in range(images_NCHW.shape[1]):
-        counts = np.bincount(images_NCHW[training, channel].ravel(), minlength=256).astype(np.float64)
-        mean = float(counts @ levels / counts.sum())
-        variance = float(counts @ (levels - mean) ** 2 / counts.sum())
-        means.append(mean)
-        stds.append(variance**0.5 or 1.0)
-    shape = tuple(int(n) for n in images_NCHW.shape[1:])
-    return InputField(name="image", dtype="uint8", shape=shape, mean=tuple(means), std=tuple(stds))
+    counts_CL = np.zeros((images_NCHW.shape[1], 256), dtype=np.int64)
+    is_training = np.zeros(images_NCHW.shape[0], dtype=bool)
+    is_training[training] = True
+    for part, images in blocks(images_NCHW):
+        chosen = images[is_training[part]]
+        for channel, counts in enumerate(counts_CL):
+            counts += np.bincount(chosen[:, channel].ravel(), minlength=256)
+    means = [float(counts @ levels / counts.sum()) for counts in counts_CL.astype(np.float64)]
+    variances = [float(counts @ (levels - mean) ** 2 / counts.sum()) for counts, mean in zip(counts_CL.astype(np.float64), means)]
+    return described(images_NCHW.shape[1:], means, variances)
+
+
+def described(shape: Sequence[int], means: Sequence[float], variances: Sequence[float]) -> InputField:
+    """The field `image` of images [C, H, W] of these statistics; a channel that never varies has std 1."""
+    stds = tuple(variance**0.5 or 1.0 for variance in variances)
+    return InputField(name="image", dtype="uint8", shape=tuple(int(n) for n in shape), mean=tuple(means), std=stds)
 
 
 def probe(content: bytes, where: str) -> tuple[str, tuple[int, int]]:

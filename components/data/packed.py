@@ -1,5 +1,6 @@
 """Images kept as the encoded bytes of their files, one after another in one file, and decoded whenever they are read.
 
+    images = EncodedImages((3, 224, 224)); images.add(contents, pixels); images.write(splits, out, "image")
     packed = Packed([(bytes_path, ends_path)], shape=(3, 224, 224), where="split train")
     packed[:8]                     # uint8 [8, 3, 224, 224]
 
@@ -15,10 +16,74 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components.data.images import decode, pixels
+from components.artifacts import InputField, StoredFile
+from components.data.images import decode, described, image_field, pixels
 from components.data.mapped import Mapped
+from components.data.reader import SPLITS
+from components.data.spool import Spool, temporary_file
 
 BYTES, ENDS = "bytes", "ends"  # the two files of a packed field: uint8 of all images, and where each one ends
+
+
+class DecodedImages(Spool):
+    """Images on their way into a dataset version as pixels."""
+
+    def add(self, contents: Sequence[bytes], decoded: Sequence[NDArray[np.uint8]]) -> None:
+        """Adds images: the bytes of each one's file, which are not needed, and its pixels [C, H, W]."""
+        self.append(np.stack(decoded))
+
+    def field(self, training: NDArray[np.int64]) -> InputField:
+        """The field `image`, its mean and std per channel over the training rows."""
+        return image_field(self, training)
+
+
+class EncodedImages:
+    """Images on their way into a dataset version: their files' bytes, and what the statistics need of their pixels."""
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        self.row_shape = tuple(int(side) for side in shape)
+        self._bytes = temporary_file()
+        self._sizes: list[int] = []
+        self._sums: list[NDArray[np.int64]] = []
+        self._squares: list[NDArray[np.int64]] = []
+
+    def __len__(self) -> int:
+        return len(self._sizes)
+
+    def add(self, contents: Sequence[bytes], decoded: Sequence[NDArray[np.uint8]]) -> None:
+        """Adds images: the bytes of each one's file, and its pixels [C, H, W] at the size they will be read at."""
+        self._bytes.seek(0, 2)
+        for content, pixels_CHW in zip(contents, decoded, strict=True):
+            self._bytes.write(content)
+            self._sizes.append(len(content))
+            flat = pixels_CHW.reshape(len(pixels_CHW), -1).astype(np.int64)
+            self._sums.append(flat.sum(axis=1))
+            self._squares.append((flat**2).sum(axis=1))
+
+    def field(self, training: NDArray[np.int64]) -> InputField:
+        """The field `image`, its mean and std per channel over the training rows."""
+        count = len(training) * self.row_shape[1] * self.row_shape[2]
+        sums, squares = (np.stack(rows)[training].sum(axis=0).tolist() for rows in (self._sums, self._squares))
+        # In whole numbers, which are exact: the difference of two large floats would not be.
+        variances = [(square * count - total * total) / (count * count) for total, square in zip(sums, squares)]
+        return described(self.row_shape, [total / count for total in sums], variances)
+
+    def write(self, splits: NDArray[np.str_], out: Path, name: str) -> dict[str, StoredFile]:
+        """Writes each split's images to `out/<split>/<name>.bytes.npy` and `<name>.ends.npy`; by `<split>/<name>.bytes` and so on."""
+        sizes = np.array(self._sizes, dtype=np.int64)
+        starts = np.cumsum(sizes) - sizes
+        files: dict[str, StoredFile] = {}
+        for split in SPLITS:
+            rows = np.flatnonzero(splits == split)
+            content, ends = (out / split / f"{name}.{part}.npy" for part in (BYTES, ENDS))
+            np.save(ends, np.cumsum(sizes[rows]), allow_pickle=False)
+            with content.open("wb") as file:
+                np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (int(sizes[rows].sum()),)})
+                for row in rows:
+                    self._bytes.seek(int(starts[row]))
+                    file.write(self._bytes.read(int(sizes[row])))
+            files |= {f"{split}/{name}.{BYTES}": StoredFile.of(content), f"{split}/{name}.{ENDS}": StoredFile.of(ends)}
+        return files
 
 
 class Packed:

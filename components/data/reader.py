@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -26,15 +26,20 @@ from components.errors import DataError, UsageError
 if TYPE_CHECKING:
     import numpy as np
 
+    from components.data.packed import EncodedImages
+    from components.data.spool import Blocks
+
 SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Encoded:
-    """All rows as arrays (first axis the rows, in the order read), with statistics of the training rows only."""
+    """All rows as arrays (first axis the rows, in the order read), with statistics of the training rows only.
+
+    What may be large comes as something that is read by blocks of rows, or as images that stay encoded."""
 
     inputs: tuple[InputField, ...]
-    arrays: dict[str, np.ndarray]
+    arrays: Mapping[str, Blocks | EncodedImages]
     target: np.ndarray
     task: str
     classes: tuple[str, ...]

@@ -9,7 +9,7 @@ the reader's options and the split, so the same bytes give the same digest on ev
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from components.artifacts import JSON, DatasetVersion, InputField, StoredFile
 from components.build import build
@@ -93,18 +93,12 @@ def _target_statistics(encoded: Encoded, splits: np.ndarray) -> tuple[float, flo
 
 
 def _write(encoded: Encoded, splits: np.ndarray, out: Path) -> dict[str, StoredFile]:
-    columns: dict[str, Any] = {**encoded.arrays, "target": encoded.target}
-    files = {}
+    from components.data.packed import EncodedImages
+    from components.data.spool import write_rows
+
     for split in SPLITS:
-        rows = splits == split
         (out / split).mkdir(parents=True, exist_ok=True)
-        for name, array in columns.items():
-            files[f"{split}/{name}"] = _save(out / split / f"{name}.npy", array[rows])
+    files: dict[str, StoredFile] = {}
+    for name, array in {**encoded.arrays, "target": encoded.target}.items():
+        files |= array.write(splits, out, name) if isinstance(array, EncodedImages) else write_rows(array, splits, out, name)
     return files
-
-
-def _save(path: Path, array: np.ndarray) -> StoredFile:
-    import numpy as np
-
-    np.save(path, np.ascontiguousarray(array), allow_pickle=False)
-    return StoredFile.of(path)

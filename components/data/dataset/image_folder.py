@@ -9,18 +9,26 @@ Archives are read in place; those with links or names that point outside are ref
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from components.artifacts import InputField
 from components.data.archive import is_archive, is_noise
-from components.data.images import GREY_MODES, decode, image_field, image_files, pixels, probe, read_image_rows
+from components.data.images import GREY_MODES, decode, image_files, pixels, probe, read_image_rows
 from components.data.reader import Encoded, Reading, plain_name, required_path, row_digest
-from components.errors import DataError, UsageError
+from components.errors import DataError, UnknownNameError, UsageError
+from components.processes import available_cores
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from components.data.packed import DecodedImages, EncodedImages
 
 SPLIT_FOLDERS = {
     "train": "train", "training": "train", "test": "test", "testing": "test",
@@ -28,6 +36,12 @@ SPLIT_FOLDERS = {
 }  # fmt: skip
 LARGEST_SIDE = 96  # images of one common size up to this are kept at it
 DEFAULT_SIDE = 64  # others are brought to this: larger ones cost a search on CPU more than they give it
+CORRUPT, KEPT = ("fatal", "skip"), ("auto", "pixels", "files")
+# Pixels of more than this are kept as the encoded files, where those take a third at most. A constant and not a share of
+# this machine's memory: a version is the same everywhere.
+MOST_PIXEL_BYTES, WORTHWHILE = 2 * 2**30, 3
+AT_ONCE = 32  # files whose bytes and pixels are in memory while they are decoded
+NAMED = 3  # images that are left out and named in the note
 
 
 class ImageFolder:
@@ -42,8 +56,11 @@ class ImageFolder:
         name: str | None = None,
         size: int | Sequence[int] | None = None,
         channels: int | None = None,
+        corrupt: str = "fatal",
+        keep: str = "auto",
     ) -> None:
         self.path, self._name = path, name
+        self.corrupt, self.keep = _one_of("corrupt", corrupt, CORRUPT), _one_of("keep", keep, KEPT)
         self.size = _checked_size(size)
         if channels not in (None, 1, 3):
             raise UsageError(f"dataset.channels must be 1 (grey) or 3 (RGB), got {channels!r}; null finds out")
@@ -69,24 +86,27 @@ class ImageFolder:
         import numpy as np
 
         root = self._root()
-        names, forms = self._survey(root)
-        places = layout(root, names)
-        channels, size, note = self._form(forms)
-        images_NCHW = np.empty((len(names), channels, *size), dtype=np.uint8)
-        digests = [_decode_into(images_NCHW, row, root, file) for row, file in enumerate(image_files(root))]
+        survey = self._survey(root)
+        channels, size, note = self._form([form for form in survey.forms if form is not None])
+        images = self._kept_as((channels, *size), survey)
+        kept = _decode_all(images, image_files(root), root, self.corrupt)
+        names = [survey.names[row] for row in kept.rows]
+        places = layout(root, survey.names)
+        places = [places[row] for row in kept.rows]
+        _refuse_untrained(root, names, places)
         labels = [label for _, label in places]
         classes = tuple(sorted(set(labels)))
-        _refuse_untrained(root, names, places)
+        notes = tuple(text for text in (note, kept.note) if text)
 
         def encode(training: np.ndarray) -> Encoded:
             codes = {label: place for place, label in enumerate(classes)}
             return Encoded(
-                inputs=(image_field(images_NCHW, training),), arrays={"image": images_NCHW},
+                inputs=(images.field(training),), arrays={"image": images},
                 target=np.array([codes[label] for label in labels], dtype=np.int64), task="classification", classes=classes,
-                target_name="class", source=self._source(size, channels), notes=(note,) if note else (),
+                target_name="class", source=self._source(size, channels), notes=notes,
             )  # fmt: skip
 
-        return Reading(digests=digests, given=[split for split, _ in places], encode=encode)
+        return Reading(digests=kept.digests, given=[split for split, _ in places], encode=encode)
 
     def rows(self, path: Path, inputs: tuple[InputField, ...]) -> tuple[list[str], dict[str, np.ndarray]]:
         """New images: a file, a folder of them at any depth, or a zip archive."""
@@ -109,15 +129,29 @@ class ImageFolder:
     def _root(self) -> Path:
         return required_path(self.path, "a folder with one folder of images per class, or a .zip archive of one")
 
-    def _survey(self, root: Path) -> tuple[list[str], list[tuple[str, tuple[int, int]]]]:
-        """The name of each image file, and its mode and (height, width) as its header tells them."""
-        names, forms = [], []
+    def _survey(self, root: Path) -> _Survey:
+        """What the headers of all image files say. Raises `DataError` for one that is no image, unless those are skipped."""
+        found = _Survey()
         for name, content in image_files(root):
-            names.append(name)
-            forms.append(probe(content, _where(root, name)))
-        if not names:
-            raise DataError(f"{root} holds no images; put them in one folder per class below it")
-        return names, forms
+            found.names.append(name)
+            found.num_bytes += len(content)
+            with _corrupt(self.corrupt):
+                found.forms.append(probe(content, _where(root, name)))
+            if len(found.forms) < len(found.names):
+                found.forms.append(None)
+        if not any(found.forms):
+            what = "images that can be decoded" if found.names else "images"
+            raise DataError(f"{root} holds no {what}; put them in one folder per class below it")
+        return found
+
+    def _kept_as(self, shape: tuple[int, ...], survey: _Survey) -> DecodedImages | EncodedImages:
+        """Where decoded rows go: pixels take less time to read, files less space where there are many."""
+        from components.data.packed import DecodedImages, EncodedImages
+
+        num_pixels = len(survey.names) * math.prod(shape)
+        large = num_pixels > MOST_PIXEL_BYTES and survey.num_bytes * WORTHWHILE < num_pixels
+        keep = self.keep if self.keep != "auto" else "files" if large else "pixels"
+        return EncodedImages(shape) if keep == "files" else DecodedImages(shape, "uint8")
 
     def _form(self, forms: Sequence[tuple[str, tuple[int, int]]]) -> tuple[int, tuple[int, int], str]:
         """Channels and (height, width) for all images, and a note where they had to be brought to one size."""
@@ -150,12 +184,63 @@ def layout(root: Path, names: Sequence[str]) -> list[tuple[str, str]]:
     return [(SPLIT_FOLDERS[p[0].lower()], p[1]) if has_splits else ("", p[0]) for p in parts]
 
 
-def _decode_into(images_NCHW: np.ndarray, row: int, root: Path, file: tuple[str, bytes]) -> bytes:
-    """Fills one row with an image's pixels; returns the digest of the file's bytes."""
-    name, content = file
-    channels, height, width = images_NCHW.shape[1:]
-    images_NCHW[row] = pixels(decode(content, _where(root, name)), channels, (height, width))
-    return row_digest(content)
+@dataclass
+class _Survey:
+    """File names, the mode and (height, width) of each (None: no image), and the bytes of all."""
+
+    names: list[str] = field(default_factory=list)
+    forms: list[tuple[str, tuple[int, int]] | None] = field(default_factory=list)
+    num_bytes: int = 0
+
+
+@dataclass
+class _Kept:
+    """The numbers of the files that could be decoded, a digest of each one's bytes, and what could not be."""
+
+    rows: list[int] = field(default_factory=list)
+    digests: list[bytes] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+
+    @property
+    def note(self) -> str:
+        if not self.skipped:
+            return ""
+        listed = ", ".join(self.skipped[:NAMED]) + (", ..." if len(self.skipped) > NAMED else "")
+        total = len(self.rows) + len(self.skipped)
+        return f"{len(self.skipped)} of {total} images left out: they cannot be decoded ({listed})"
+
+
+def _decode_all(images: DecodedImages | EncodedImages, files: Iterable[tuple[str, bytes]], root: Path, corrupt: str) -> _Kept:
+    """Decodes image files, a few at a time on all cores, and adds them in order."""
+    channels, height, width = images.row_shape
+
+    def decoded(file: tuple[str, bytes]) -> np.ndarray | None:
+        with _corrupt(corrupt):
+            return pixels(decode(file[1], _where(root, file[0])), channels, (height, width))
+        return None
+
+    kept, waiting, row = _Kept(), iter(files), 0
+    with ThreadPoolExecutor(available_cores()) as pool:
+        while block := list(itertools.islice(waiting, AT_ONCE)):
+            arrays = list(pool.map(decoded, block))
+            good = [(place, content, array) for place, ((_, content), array) in enumerate(zip(block, arrays)) if array is not None]
+            kept.rows += [row + place for place, _, _ in good]
+            kept.digests += [row_digest(content) for _, content, _ in good]
+            kept.skipped += [name for (name, _), array in zip(block, arrays) if array is None]
+            if good:
+                images.add([content for _, content, _ in good], [array for _, _, array in good])
+            row += len(block)
+    return kept
+
+
+@contextlib.contextmanager
+def _corrupt(choice: str) -> Iterator[None]:
+    """An image that cannot be decoded ends the reading, with a word on how to leave it out, or is passed over."""
+    try:
+        yield
+    except DataError as error:
+        if choice == "fatal":
+            raise DataError(f"{error}, or leave such images out with dataset.corrupt=skip") from error
 
 
 def _where(root: Path, name: str) -> str:
@@ -177,3 +262,9 @@ def _checked_size(size: int | Sequence[int] | None) -> tuple[int, int] | None:
     if len(sides) != 2 or not all(isinstance(side, int) and not isinstance(side, bool) and 1 <= side <= 4096 for side in sides):
         raise UsageError(f"dataset.size must be a side or [height, width] in pixels, got {size!r}; dataset.size=64 is usual")
     return sides[0], sides[1]
+
+
+def _one_of(option: str, value: str, choices: Sequence[str]) -> str:
+    if value not in choices:
+        raise UnknownNameError(f"dataset.{option}", str(value), choices)
+    return value

@@ -347,7 +347,10 @@ def test_truncated_image(tmp_path: Path, pictures: Path) -> None:
 def test_file_that_is_no_image(tmp_path: Path, pictures: Path) -> None:
     """A text among images is named, whatever its suffix."""
     (pictures / "dusk" / "notes.png").write_text("remember the milk")
-    expected = "TMP/pictures/dusk/notes.png is not an image that can be decoded; remove it or replace it"
+    expected = (
+        "TMP/pictures/dusk/notes.png is not an image that can be decoded; remove it or replace it, "
+        "or leave such images out with dataset.corrupt=skip"
+    )
     refused(tmp_path, expected, "image_folder", path=str(pictures))
 
 
