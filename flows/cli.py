@@ -14,11 +14,15 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from components.errors import UnknownNameError, UsageError
 from components.home import home
 from flows.failure import in_words
+
+if TYPE_CHECKING:
+    from components.artifacts import DatasetVersion
+    from flows.config import Config
 
 
 @dataclass
@@ -157,7 +161,7 @@ def run(command: Command) -> int:
         records, run_id = plan.records(steps), summary.last_run_of(config.identity, config.model)
         stages = {step.stage: {"state": "cached", "seconds": 0.0} for step in steps}
     else:
-        run_id, records, stages = _synthesize(command, None if steps[0].state == "cached" else config.section(("dataset", "split")))
+        run_id, records, stages = _synthesize(command, config, steps[0].record)
     report = records["evaluate"]
     document = summary.document(
         run=run_id, model=config.model, decision=records["promote"], report=report, seconds=time.time() - command.started, stages=stages
@@ -166,7 +170,7 @@ def run(command: Command) -> int:
     return 0 if nothing_to_do else _leave()
 
 
-def _synthesize(command: Command, unread: dict[str, Any] | None) -> tuple[str, dict[str, Any], dict[str, Any]]:
+def _synthesize(command: Command, config: Config, dataset: DatasetVersion | None) -> tuple[str, dict[str, Any], dict[str, Any]]:
     from flows import screen
 
     screen.use(quiet=False)
@@ -176,10 +180,7 @@ def _synthesize(command: Command, unread: dict[str, Any] | None) -> tuple[str, d
     from flows.launch import kindle
 
     kindle()
-    if unread:
-        from components.data.version import look
-
-        look(unread)
+    _look_ahead(config, dataset)
     screen.say("starting Prefect's server and the workers")
     from flows.pipeline import synthesize
     from flows.reporting import finished
@@ -187,6 +188,20 @@ def _synthesize(command: Command, unread: dict[str, Any] | None) -> tuple[str, d
     synthesize(command.words)
     done = finished[-1]
     return done.id, done.records, {name: {k: row[k] for k in ("state", "seconds")} for name, row in done.stages.items()}
+
+
+def _look_ahead(config: Config, dataset: DatasetVersion | None) -> None:
+    """Tells of mistakes in the search's settings and in small data, and of too small a budget, before anything heavy is waited for."""
+    from components.search.preview import preview
+    from flows.run import Timings, budget_of
+    from flows.table import STAGES
+
+    budget_of(config, Timings(home() / "timings.json"))
+    if dataset is None:
+        from components.data.version import look
+
+        look(config.section(("dataset", "split")))
+    preview(config.section((*STAGES["search"].reads, "plugins")), dataset)
 
 
 def _leave(code: int = 0) -> int:

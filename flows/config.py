@@ -235,7 +235,7 @@ REQUIRED = (
 def _judge(found: JSON) -> None:
     """Collects every problem of the composed values, then raises once."""
     values = found["values"]
-    problems = [f"{name} cannot be null" for name in REQUIRED if not values.get(name)]
+    problems = [f"{name} cannot be {'null' if name in values else 'empty'}" for name in REQUIRED if not values.get(name)]
     for name, (kind, rule, holds) in RULES.items():
         value = _at(values, name)
         if isinstance(value, bool) or not isinstance(value, kind) or not holds(value):
@@ -252,7 +252,7 @@ def _member_problems(values: JSON) -> list[str]:
     return [
         f"{group}.{name} must hold a _target_ (a yaml of a list opens with `# @package {group}.NAME`)"
         for group in LISTS
-        for name, node in (values[group] or {}).items()
+        for name, node in (values.get(group) or {}).items()
         if node is not None and not (isinstance(node, Mapping) and "_target_" in node)
     ]
 
@@ -262,12 +262,13 @@ def _is_count(value: Any) -> bool:
 
 
 def _duration_problems(values: JSON) -> list[str]:
-    try:
-        seconds_of(values["budget"])
-        seconds_of(values["search"]["trial_seconds"])
-    except UsageError as error:
-        return [f"budget: {error}"]
-    return []
+    problems = []
+    for name in ("budget", "search.trial_seconds"):
+        try:
+            seconds_of(_at(values, name))
+        except UsageError as error:
+            problems.append(f"{name}: {error}")
+    return problems
 
 
 def _at(values: Any, name: str) -> Any:

@@ -57,10 +57,7 @@ class Run:
         self.timings = Timings(home() / "timings.json")
         self.launch_seconds = _seconds_since_begun()
         spent = self.journal.seconds_spent() + self.launch_seconds
-        self.budget = Budget(
-            config.budget, shares={s.name: s.elastic for s in STAGES.values() if s.elastic},
-            reserve=self.timings.tail(config.model) if config.budget else 0.0, spent=spent,
-        )  # fmt: skip
+        self.budget = budget_of(config, self.timings, spent)
         self._workers: dict[str, processes.Worker] = {}
         self._done: list[str] = []
         self.started = time.time() - self.launch_seconds
@@ -209,6 +206,12 @@ class Run:
         self._workers.clear()
         self.sources.save()
         self.timings.learn(self.config.model, self.journal.events())
+
+
+def budget_of(config: Config, timings: Timings, spent: float = 0.0) -> Budget:
+    """The run's seconds and how its stages share them. Raises `UsageError` for fewer than its tail needs."""
+    reserve = timings.tail(config.model) if config.budget else 0.0
+    return Budget(config.budget, shares={s.name: s.elastic for s in STAGES.values() if s.elastic}, reserve=reserve, spent=spent)
 
 
 def _epoch_seconds(history: Sequence[JSON]) -> float | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -140,7 +141,8 @@ class Progress:
         return f"{'search':<9} waits: another process is at work on this study"
 
     def _on_search_warm_started(self, row: Event) -> str:
-        origins = ", ".join(dict.fromkeys(str(origin) for origin in row.get("origins") or ()))
+        counted = Counter(str(origin) for origin in row.get("origins") or ())
+        origins = ", ".join(origin + (f" (of {count} studies)" if count > 1 else "") for origin, count in counted.items())
         return f"{'search':<9} begins with {row['count']} of the best of earlier studies" + (f": {origins}" if origins else "")
 
     def _on_search_exhausted(self, row: Event) -> str:

@@ -50,12 +50,13 @@ EVENTS = {"trial.started": "running", "trial.rested": "resting", "trial.finished
 
 
 def trials_of_events(events: Iterable[Mapping[str, Any]]) -> list[Row]:
-    """The same rows from a journal, for a search that has not ended (or never will): what is known so far, by number.
+    """The same rows from a journal, for a search that has not ended (or never will): what is known so far, by number, one best.
 
     The latest event of a number counts, so a trial that was killed and run again appears once, and one that rests at a
     rung, to be carried on or not, is `resting`. Trials of later rounds are numbered on, as in the search's record.
     """
     rows: dict[tuple[int, int], Row] = {}
+    best: tuple[int, int] | None = None
     round_number = 1  # each has a study of its own, whose trials begin at 0; a run that is resumed goes through them again
     for event in events:
         kind, number = str(event.get("event", "")), event.get("number")
@@ -65,6 +66,9 @@ def trials_of_events(events: Iterable[Mapping[str, Any]]) -> list[Row]:
             round_number = int(event["round"]) + 1
         elif number is not None and kind in EVENTS:
             rows[round_number, int(number)] = _event_row(int(number), kind, event)
+            best = (round_number, int(event["best_number"])) if event.get("best_number") is not None else best
+    for place, row in rows.items():
+        row["best"] = place == best and row["state"] == "complete"
     places = sorted(rows)
     several = len({place[0] for place in places}) > 1
     return [{**rows[place], "number": i} if several else rows[place] for i, place in enumerate(places)]
@@ -132,12 +136,11 @@ def _row(trial: Trial, rank: int | None, result: SearchResult) -> Row:
 
 
 def _event_row(number: int, kind: str, event: Mapping[str, Any]) -> Row:
-    objective, best = str(event.get("objective") or ""), event.get("best_number")
+    objective = str(event.get("objective") or "")
     trial = Trial.from_json(event["trial"]) if isinstance(event.get("trial"), Mapping) else _told(number, kind, objective, event)
     trial = trial.replace(state=EVENTS[kind]) if kind in ("trial.started", "trial.rested") else trial
-    known = SearchResult(study="", objective=objective, direction="", trials=(trial,), best_number=-1 if best is None else int(best))
-    row = _row(trial, None, known)
-    return {**row, "value": trial.values.get(objective), "best": row["best"] and trial.state == "complete"}
+    known = SearchResult(study="", objective=objective, direction="", trials=(trial,), best_number=-1)
+    return {**_row(trial, None, known), "value": trial.values.get(objective)}
 
 
 def _told(number: int, kind: str, objective: str, event: Mapping[str, Any]) -> Trial:

@@ -10,6 +10,7 @@ from typing import Any
 from components.artifacts import Estimate
 
 NONE = "–"
+COUNTED = ("num_parameters", "macs")
 SPOKEN = {
     "auc": "AUC", "log_loss": "log-loss", "f1": "F1", "rmse": "RMSE", "mae": "MAE", "r2": "R²",
     "latency_ms": "latency, ms", "size_kb": "size, KiB", "num_parameters": "parameters", "macs": "MACs",
@@ -129,7 +130,8 @@ def amount(name: str, value: float) -> str:
     >>> amount("latency_ms", 0.31), amount("macs", 48250.0)
     ('0.3100 ms', '48,250')
     """
-    return " ".join([figure(value), *metric(name).split(", ")[1:]])
+    shown = figure(round(value) if name in COUNTED else value)
+    return " ".join([shown, *metric(name).split(", ")[1:]])
 
 
 def listed(names: Sequence[str]) -> str:

@@ -21,11 +21,22 @@ WORDS = {
 GIVERS = {"strategy": ("space", "evaluator"), "scheduler": ("evaluator",), "evaluator": ("strategy", "space")}
 MARKS = {"space": "modality", "strategy": "sampler", "scheduler": "rungs", "evaluator": "evaluate"}  # what a member's class has
 MOST = 3  # choices that a refusal names
+
+
+class AnySpace:
+    """Stands for a space that has not been looked at yet, which takes torch: it may offer whatever one can."""
+
+    modality = None
+    offers = frozenset({"supernet", "mixture supernet"})
+
+
 Members = Mapping[str, Any]  # one of each family, built or not: only class attributes are looked at
 
 
-def check(config: JSON, space: Any, num_objectives: int = 1) -> None:
-    """Raises `UsageError`, in one line with the nearest choice, for members that cannot work together."""
+def check(config: JSON, space: Any = AnySpace, num_objectives: int = 1) -> None:
+    """Raises `UsageError`, in one line with the nearest choice, for members that cannot work together.
+
+    Without a space only what no space could mend is refused."""
     members = {"space": space} | {family: build(config[family]) for family in GIVERS if config.get(family)}
     missing = next(_missing(members, num_objectives), None)
     if missing is None:
@@ -35,8 +46,9 @@ def check(config: JSON, space: Any, num_objectives: int = 1) -> None:
     remedy = " or ".join(_remedies(members, num_objectives)[:MOST]) or "a combination of your own"
     if need == "objectives":
         raise UsageError(f"{family}={name} pursues one objective, objective lists {num_objectives}; choose {remedy}, or one objective")
-    now = " and ".join(f"{giver}={name_of(config, giver)}" for giver in GIVERS[family] if config.get(giver))
-    raise UsageError(f"{family}={name} needs {WORDS.get(need, need)}, which {now} do not offer; choose {remedy}")
+    now = [f"{giver}={name_of(config, giver)}" for giver in GIVERS[family] if config.get(giver)]
+    offer = "does not offer" if len(now) == 1 else "do not offer"
+    raise UsageError(f"{family}={name} needs {WORDS.get(need, need)}, which {' and '.join(now)} {offer}; choose {remedy}")
 
 
 def name_of(config: JSON, family: str) -> str:
@@ -68,7 +80,7 @@ def _remedies(members: Members, num_objectives: int) -> list[str]:
     """The single changes after which the least is missing, those that keep the strategy and the space first."""
     found = []
     for place, family in enumerate(("evaluator", "scheduler", "space", "strategy")):
-        if family not in members:
+        if family not in members or members[family] is AnySpace:
             continue
         for name, other in _family(family, getattr(members["space"], "modality", None)):
             left = len(list(_missing({**members, family: other}, num_objectives)))

@@ -47,9 +47,9 @@ class Plan:
         for package in config.get("plugins") or ():
             allow(package)
         settings = config["search"]
-        scores = dict(getattr(build(config["evaluator"]), "scores", None) or {})
-        objectives = objectives_of(config, dataset.task, scores)
-        constraints = constraints_of(config, () if scores else metrics.names(dataset.task))
+        check_rows(settings, dataset)
+        objectives, constraints = settled_objectives(config, dataset.task)
+        scores = scores_of(config)
         return cls(
             dataset=dataset, policy=policy, config={**config, "seed": seed}, seed=seed, objectives=objectives,
             directions=tuple(scores.get(name) or direction_of(name) for name in objectives), constraints=constraints,
@@ -95,6 +95,29 @@ class Plan:
         """The plan of a later round: another configuration, and a study of its own."""
         again = Plan.of(self.dataset, self.policy, config, self.seed)
         return dataclasses.replace(again, name=f"{again.name}-round{round_number}", round=round_number)
+
+
+def check_rows(settings: JSON, dataset: DatasetVersion | None = None) -> None:
+    """What a trial sees of the data: `rows`, `folds` and `proxies`. Raises `UsageError`."""
+    from components.training.extent import num_folds
+
+    if settings.get("rows") is not None:
+        _whole("search.rows", settings["rows"])
+    if settings.get("proxies", False) not in (True, False):
+        raise UsageError(f"search.proxies must be true or false, got {settings['proxies']!r}")
+    if dataset:
+        num_folds(settings.get("folds"), dataset.splits["train"] + dataset.splits["validation"])
+
+
+def settled_objectives(config: JSON, task: str) -> tuple[tuple[str, ...], dict[str, float]]:
+    """The objectives and the limits of a configuration for a task. Raises `UsageError`."""
+    scores = scores_of(config)
+    return objectives_of(config, task, scores), constraints_of(config, () if scores else metrics.names(task))
+
+
+def scores_of(config: JSON) -> dict[str, str]:
+    """What an evaluator that does not train gives a candidate instead of metrics: each score's name and direction."""
+    return dict(getattr(build(config["evaluator"]), "scores", None) or {})
 
 
 def objectives_of(config: JSON, task: str, scores: Mapping[str, str] | None = None) -> tuple[str, ...]:

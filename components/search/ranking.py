@@ -7,6 +7,7 @@ import bisect
 import math
 from collections.abc import Iterable, Sequence
 
+from components import metrics
 from components.artifacts import Trial
 
 Values = tuple[float, ...]
@@ -22,8 +23,16 @@ def best_of(trials: Iterable[Trial], objective: str, direction: str) -> Trial | 
 
 
 def violation(trial: Trial) -> float:
-    """By how much a trial misses its constraints, summed; 0 if it is feasible."""
-    return sum(max(0.0, value) for value in trial.constraints.values())
+    """By how much a trial misses its constraints, as shares of their limits, summed: a millisecond is not a parameter. 0 if
+    it is feasible."""
+    return sum(missed / _limit_of(name, missed, trial) for name, missed in trial.constraints.items() if missed > 0)
+
+
+def _limit_of(name: str, missed: float, trial: Trial) -> float:
+    """The constraint's limit: below the value where it bounds from above, else above it; 1 if the value was not kept."""
+    value = trial.values.get(name, math.nan)
+    limit = value + missed if name in metrics.METRICS and metrics.direction(name) == "maximize" else value - missed
+    return limit if math.isfinite(limit) and limit > 0 else 1.0
 
 
 def front_of(trials: Iterable[Trial], objectives: Sequence[str], directions: Sequence[str]) -> list[Trial]:

@@ -464,8 +464,8 @@ class _Search:
 
     def _nothing_fits(self, closest: Trial) -> str:
         missed = [name for name, by in closest.constraints.items() if by > 0]
-        limits = ", ".join(f"constraint.{name}={self.plan.constraints[name]:g}" for name in missed)
-        reached = ", ".join(f"{name} {closest.values[name]:.4g}" for name in missed)
+        limits = ", ".join(f"constraint.{name}={_figure(self.plan.constraints[name])}" for name in missed)
+        reached = ", ".join(f"{name} {_figure(closest.values[name])}" for name in missed)
         return f"no trial meets {limits}: the closest is trial {closest.number} with {reached}; loosen the limit or widen the space"
 
 
@@ -476,6 +476,15 @@ def describe(architecture: JSON) -> str:
     'depth=3 widths=8-16 block=plain'
     """
     return " ".join(f"{name}={_short(value)}" for name, value in architecture.items())
+
+
+def _figure(value: float) -> str:
+    """A cost or a limit on it: counts are told whole.
+
+    >>> _figure(54152.0), _figure(0.016251)
+    ('54152', '0.01625')
+    """
+    return f"{value:.0f}" if value >= 1000 else f"{value:.4g}"
 
 
 def _short(value: Any) -> str:

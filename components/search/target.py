@@ -48,6 +48,8 @@ def targets_of(config: JSON, task: str) -> dict[str, float]:
             raise UnknownNameError("target", name, metrics.names(task))
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise UsageError(f"target.{name} must be a number, got {value!r}")
+        if value > 1.0 if metrics.direction(name) == "maximize" else value < 0.0:
+            raise UsageError(f"target.{name} must be {'at most 1' if value > 1.0 else 'at least 0'}, which is perfect, got {value!r}")
         found[name] = float(value)
     return found
 

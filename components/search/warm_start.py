@@ -52,9 +52,7 @@ def leave(folder: Path, plan: Plan, trials: Iterable[Trial], suggested: Mapping[
 
 def starts(plan: Plan, folder: Path, emit: Callable[..., Any]) -> list[Start]:
     """What a study begins with: decided when it is first asked, and kept for its resumes. Raises `UsageError`."""
-    most = plan.config["search"].get("warm_start", 0)
-    if not isinstance(most, int) or isinstance(most, bool) or most < 0:
-        raise UsageError(f"search.warm_start is a number of candidates (0: none), got {most!r}")
+    most = most_starts(plan.config)
     kept = folder / "warm_start.json"
     if (known := _read(kept)) is not None:
         return [Start(**row) for row in known["starts"]]
@@ -63,6 +61,14 @@ def starts(plan: Plan, folder: Path, emit: Callable[..., Any]) -> list[Start]:
     if found:
         emit("search.warm_started", count=len(found), origins=[start.origin for start in found])
     return found
+
+
+def most_starts(config: JSON) -> int:
+    """`search.warm_start`: how many candidates of earlier studies are tried at most. Raises `UsageError`."""
+    most = config["search"].get("warm_start", 0)
+    if not isinstance(most, int) or isinstance(most, bool) or most < 0:
+        raise UsageError(f"search.warm_start is a number of candidates (0: none), got {most!r}")
+    return most
 
 
 def find(plan: Plan, folder: Path, most: int) -> list[Start]:

@@ -67,6 +67,7 @@ LOOKING = ("status", "leaderboard", "verify", "clean", "doctor", "ui")
         ("run dataset=idx", "dataset.path is needed: add dataset.path=PATH"),
         ("run sede=1", "unknown key 'sede'; did you mean 'seed'?"),
         ("plan space=convnt", "unknown space 'convnt'; did you mean 'convnet'?"),
+        ("run gate=[]", "gate cannot be empty"),
         ("ci search.trials=many", "search.trials must be a whole number, at least 1, got 'many'"),
         ("deploy cron=99_*_*_*_*", "the minute of cron '99 * * * *' must be *, a number from 0 to 59, a-b, */n or a list, got '99'"),
         ("deploy cron=0_3_*_*_xyz", "the weekday of cron '0 3 * * xyz' must be *, a number from 0 to 7"),
@@ -107,6 +108,38 @@ def test_a_wrong_command_is_one_line(words: str, line: str, home: Path, capsys: 
     assert said.startswith(f"athanor: {line}"), said
     assert artifacts(home) == []
     assert not (home / "mlflow.db").exists() or "nope" in words
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("objective=acuracy", "unknown objective 'acuracy'; did you mean 'accuracy'?"),
+        ("objective=[latency_ms]", "objective must begin with one of accuracy, auc, log_loss"),
+        ("objective=[accuracy,latncy]", "unknown objective 'latncy'; did you mean 'latency_ms'?"),
+        ("constraint.latency_ms=-1", "constraint.latency_ms must be a positive number, got -1"),
+        ("target.accuracy=2", "target.accuracy must be at most 1, which is perfect, got 2"),
+        ("rounds=0", "rounds must be a whole number of at least 1, got 0"),
+        ("search.rows=0", "search.rows must be a whole number of at least 1, got 0"),
+        ("search.proxies=maybe", "search.proxies must be true or false, got 'maybe'"),
+        ("search.trial_seconds=0", "search.trial_seconds: a duration must be positive, got 0"),
+        ("search.warm_start=-1", "search.warm_start is a number of candidates (0: none), got -1"),
+        ("search.storage=sqlite:///x.db", "search.storage must be null or a PostgreSQL database"),
+        ("strategy.startup=-1", "strategy.startup must be at least 2, got -1"),
+        ("scheduler=asha scheduler.reduction=1", "scheduler.reduction must be a whole number of at least 2, got 1"),
+        ("evaluator=zero_cost scheduler=asha", "scheduler=asha needs an evaluator that trains epoch by epoch, which evaluator=z"),
+        ("evaluator=supernet", "evaluator=supernet needs a supernet that the strategy has trained"),
+        ("budget=1s", "budget 1s is below what this pipeline's tail needs here; the least that works is 15s"),
+    ],
+)
+def test_a_mistake_in_the_search_is_told_before_anything_is_started(
+    words: str, line: str, home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exit 2 without a server, a worker or torch; the kindling is left out here, so whatever went on would fail."""
+    monkeypatch.setattr("flows.launch.kindle", lambda: None)
+    monkeypatch.setattr("flows.launch.prepare", lambda: pytest.fail("the servers were waited for"))
+    said = refused(capsys, "run", *words.split(), code=2)
+    assert said.startswith(f"athanor: {line}"), said
+    assert artifacts(home) == []
 
 
 def test_every_verb_is_in_the_help_and_refuses_a_flag_it_does_not_know(capsys: pytest.CaptureFixture[str]) -> None:

@@ -195,3 +195,14 @@ def test_versions_on_other_data_stand_behind(digits: ReportedRun) -> None:
 def test_better_follows_the_metric(name: str, value: float, than: float, expected: bool | None) -> None:
     """Lower errors and higher scores are better; equal or unknown is neither."""
     assert leaderboard.better(name, value, than) is expected
+
+
+def test_one_trial_of_an_unfinished_search_is_the_best() -> None:
+    """Whichever the latest event names, however many were the best for a while."""
+
+    def ended(number: int, best: int) -> dict[str, object]:
+        return {"event": "trial.finished", "number": number, "objective": "rmse", "best_number": best, "trial": trial(number, 1.0).to_json()}
+
+    rows = leaderboard.trials_of_events([ended(0, 0), ended(1, 1), ended(2, 1)])
+    assert [row["number"] for row in rows if row["best"]] == [1]
+    assert leaderboard.note({**rows[0], "missed": {"num_parameters": 4154.0}}) == "misses parameters by 4,154"

@@ -12,7 +12,7 @@ from components.artifacts import Candidate, Trial
 from components.processes import WorkerBug
 from components.search.failures import explain, oom_kills, tally
 from components.search.interface import Outcome
-from components.search.ranking import best_of, without_nan
+from components.search.ranking import best_of, violation, without_nan
 
 CANDIDATE = Candidate(space="s", architecture={}, hyperparameters={})
 
@@ -93,3 +93,13 @@ def test_tally_counts_causes_and_gives_the_first_reason_of_each() -> None:
         for n, (cause, reason) in enumerate([("nan", "loss is nan"), ("oom", "first"), ("oom", "second")])
     ]
     assert tally(failed) == "2 × oom (first), 1 × nan (loss is nan)"
+
+
+def test_the_closest_to_several_limits_is_told_by_shares_of_them() -> None:
+    """One parameter too many (of 100) is nearer than twice the time allowed, though 1 is more than 0.01."""
+    slow = trial(0, 0.9).replace(values={"latency_ms": 0.02, "num_parameters": 90.0}, constraints={"latency_ms": 0.01, "num_parameters": -10.0})
+    large = trial(1, 0.9).replace(values={"latency_ms": 0.01, "num_parameters": 101.0}, constraints={"latency_ms": 0.0, "num_parameters": 1.0})
+    assert violation(slow) == pytest.approx(1.0)
+    assert violation(large) == pytest.approx(0.01)
+    weak = trial(2, 0.6).replace(values={"accuracy": 0.6}, constraints={"accuracy": 0.2})
+    assert violation(weak) == pytest.approx(0.25)

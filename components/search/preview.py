@@ -1,0 +1,45 @@
+"""What can be said of a search's settings before anything is started: in well under a second, without torch.
+
+A search judges its settings itself when it begins. Before that a server is started, torch is imported and data are
+read: a mistake that needs none of them should not cost the user that wait.
+"""
+
+from __future__ import annotations
+
+from components.artifacts import JSON, DatasetVersion
+from components.budget import seconds_of
+from components.build import allow, build
+from components.data.target import TASKS
+from components.errors import UsageError
+from components.search.compatibility import check
+from components.search.partners import url_of
+from components.search.plan import check_rows, settled_objectives
+from components.search.target import num_rounds, targets_of
+from components.search.warm_start import most_starts
+
+
+def preview(config: JSON, dataset: DatasetVersion | None = None) -> None:
+    """Raises `UsageError` for a mistake in what a search reads; without its data set, for what is wrong whatever the task."""
+    for package in config.get("plugins") or ():
+        allow(package)
+    tasks = (dataset.task,) if dataset else TASKS
+    mistakes = [mistake for task in tasks if (mistake := _mistake_for(task, config))]
+    if len(mistakes) == len(tasks):
+        raise mistakes[0]
+    check_rows(config["search"], dataset)
+    num_rounds(config)
+    most_starts(config)
+    seconds_of(config["search"].get("trial_seconds"))
+    if config["search"].get("storage"):
+        url_of(config["search"]["storage"])
+
+
+def _mistake_for(task: str, config: JSON) -> UsageError | None:
+    try:
+        objectives, _ = settled_objectives(config, task)
+        targets_of(config, task)
+        build(config["scheduler"])
+        check(config, num_objectives=len(objectives))
+    except UsageError as mistake:
+        return mistake
+    return None
