@@ -7,6 +7,7 @@ training rows alone. A date becomes several numbers, named `<column> (days)`, `(
 from __future__ import annotations
 
 import datetime
+import itertools
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,11 +15,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from components.artifacts import Column, InputField
+from components.data.cells import blocks
+from components.data.cells import number as number
 from components.data.table import Table
+from components.data.tally import MOST_TEXTS, Tally, tally
 from components.errors import DataError, UnknownNameError
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from components.data.spool import Columns, Spool
 
 NUM_KNOTS = 17  # quantile knots of a number: 16 pieces of a piecewise-linear encoding
 DATE_PARTS = ("days", "month", "weekday", "hour")
@@ -31,6 +37,7 @@ PLACEHOLDER = re.compile(r"[^\w]+|unknown|missing|none|nil|n\.a\.|not available"
 IDENTIFIER = re.compile(r"(^|[^a-z])(id|uuid|guid)$|[a-z]I[dD]$")
 ALMOST_ALL = 0.99  # this share of numbers in a column makes the rest mistakes, not categories
 MOSTLY = 0.9  # this share of numbers, with only placeholders beside them, makes placeholders missing values
+HELD_BYTES = 2**20  # of a column of numbers that stay in memory
 FEW_ROWS = 20  # below it, "every value differs" says nothing about identifiers
 EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
@@ -86,34 +93,32 @@ def infer(table: Table, target: str, wishes: Wishes) -> Schema:
 
 def _infer_column(table: Table, name: str, wishes: Wishes, found: _Findings) -> None:
     cells = table.columns[name]
-    counts = Counter(cells)
-    num_missing = counts.pop("", 0)
-    if not counts:
+    counts = tally(cells)
+    if not counts.num_texts:
         found.notes.append(f"column {name!r} left out: it is empty")
     elif name in dict(wishes.dates):
         found.dates[name] = dict(wishes.dates)[name]
     elif name in wishes.numbers:
         found.numbers.append(name)
     elif name in wishes.categories or name in table.textual:
-        _as_text(name, counts, num_missing, found, forced=name in wishes.categories)
+        _as_text(name, cells, counts, found, forced=name in wishes.categories)
     elif _are_numbers(table, name, counts, found):
-        _as_number(name, cells, counts, num_missing, found)
+        _as_number(name, cells, counts, found)
     else:
-        _as_text(name, counts, num_missing, found, forced=False)
+        _as_text(name, cells, counts, found, forced=False)
 
 
-def _are_numbers(table: Table, name: str, counts: Counter[str], found: _Findings) -> bool:
+def _are_numbers(table: Table, name: str, counts: Tally, found: _Findings) -> bool:
     """Whether a column holds numbers; placeholders among them are noted, a mistake among them is refused."""
-    others = [text for text in counts if number(text) is None]
-    total = counts.total()
-    share = 1 - sum(counts[text] for text in others) / total
+    others = list(counts.others)
+    share = 1 - counts.num_others / counts.num_texts
     if not others:
         return True
     if share >= MOSTLY and all(PLACEHOLDER.fullmatch(text) for text in others):
         found.placeholders.extend(others)
         found.notes.append(f"column {name!r}: {', '.join(map(repr, others))} read as missing among numbers")
         return True
-    if share >= ALMOST_ALL and len(counts) > FEW_ROWS:
+    if share >= ALMOST_ALL and counts.num_distinct > FEW_ROWS:
         row = table.columns[name].index(others[0])
         raise DataError(
             f"{table.where(row)}, column {name!r}: {others[0]!r} is not a number, as {share:.1%} of the column are; correct it, "
@@ -122,13 +127,12 @@ def _are_numbers(table: Table, name: str, counts: Counter[str], found: _Findings
     return False
 
 
-def _as_number(name: str, cells: Sequence[str], counts: Counter[str], num_missing: int, found: _Findings) -> None:
-    distinct = {number(text) for text in counts} - {None}
-    if len(distinct) == 1 and num_missing:
+def _as_number(name: str, cells: Sequence[str], counts: Tally, found: _Findings) -> None:
+    if len(counts.values) == 1 and counts.num_missing:
         found.categories.append(name)
-    elif len(distinct) == 1:
-        found.notes.append(f"column {name!r} left out: it is always {next(iter(counts))}")
-    elif _counts_rows(cells) or (IDENTIFIER.search(name) and len(counts) == len(cells) > FEW_ROWS):
+    elif len(counts.values) == 1:
+        found.notes.append(f"column {name!r} left out: it is always {counts.first}")
+    elif _counts_rows(cells) or (IDENTIFIER.search(name) and counts.num_distinct == len(cells) > FEW_ROWS):
         found.notes.append(f"column {name!r} left out: it identifies the row (dataset.numbers keeps it)")
     else:
         found.numbers.append(name)
@@ -141,43 +145,37 @@ def _counts_rows(cells: Sequence[str]) -> bool:
     return all(cell == str(first + offset) for offset, cell in enumerate(cells))
 
 
-def _as_text(name: str, counts: Counter[str], num_missing: int, found: _Findings, *, forced: bool) -> None:
-    layout = None if forced else date_format(list(counts))
-    total = counts.total()
-    if len(counts) == 1 and not num_missing:
-        found.notes.append(f"column {name!r} left out: it is always {next(iter(counts))!r}")
+def _as_text(name: str, cells: Sequence[str], counts: Tally, found: _Findings, *, forced: bool) -> None:
+    layout = None if forced else date_format(cells)
+    total, num_distinct = counts.num_texts, counts.num_distinct
+    if num_distinct == 1 and not counts.num_missing:
+        found.notes.append(f"column {name!r} left out: it is always {counts.first!r}")
     elif layout is not None:
         found.dates[name] = layout
         found.notes.append(f"column {name!r} read as dates ({layout}); dataset.dates={{{name}: FORMAT}} overrides")
-    elif not forced and total > FEW_ROWS and len(counts) > 0.9 * total:
-        found.notes.append(f"column {name!r} left out: {len(counts)} texts in {total} rows identify the row (dataset.categories keeps it)")
+    elif not forced and total > FEW_ROWS and num_distinct > 0.9 * total:
+        found.notes.append(f"column {name!r} left out: {num_distinct} texts in {total} rows identify the row (dataset.categories keeps it)")
     elif not forced and _is_prose(counts):
         found.notes.append(f"column {name!r} left out: it holds free text (dataset.categories keeps it)")
     else:
         found.categories.append(name)
 
 
-def _is_prose(counts: Counter[str]) -> bool:
-    words = sum(len(text.split()) for text in counts) / len(counts)
-    return words > 5 and len(counts) > 0.5 * counts.total()
+def _is_prose(counts: Tally) -> bool:
+    numbers = counts.num_distinct - len(counts.others) if len(counts.others) < MOST_TEXTS else 0
+    words = numbers + sum(len(text.split()) for text in counts.others)
+    return words > 5 * (numbers + len(counts.others)) and counts.num_distinct > 0.5 * counts.num_texts
 
 
-def number(text: str) -> float | None:
-    """A cell as a number, None if it is none; what is not finite is none either."""
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return None if "_" in text or value in (float("inf"), float("-inf")) or value != value else value
-
-
-def date_format(texts: Sequence[str]) -> str | None:
+def date_format(cells: Sequence[str]) -> str | None:
     """The first known format that every text has, None if there is none."""
-    for layout in DATE_FORMATS:
-        parse = _date_parser(layout)
-        if all(parse(text) is not None for text in texts[:5]) and all(parse(text) is not None for text in texts):
-            return layout
-    return None
+    left = list(DATE_FORMATS)
+    for block in blocks(cells):
+        texts = set(block) - {""}
+        left = [layout for layout in left if all(map(_date_parser(layout), texts))]
+        if not left:
+            return None
+    return left[0]
 
 
 def _date_parser(layout: str) -> Callable[[str], datetime.datetime | None]:
@@ -194,9 +192,9 @@ def _date_parser(layout: str) -> Callable[[str], datetime.datetime | None]:
 # ---- arrays ---------------------------------------------------------------------------------------------------
 
 
-def number_vectors(table: Table, schema: Schema) -> dict[str, np.ndarray]:
+def number_vectors(table: Table, schema: Schema) -> dict[str, Spool]:
     """float32 [N] for each number and each part of a date, NaN where missing, in the table's order."""
-    vectors: dict[str, np.ndarray] = {}
+    vectors: dict[str, Spool] = {}
     for name in table.names:
         if name in schema.numbers:
             vectors[name] = _vector(table, name, number, "a number")
@@ -205,25 +203,27 @@ def number_vectors(table: Table, schema: Schema) -> dict[str, np.ndarray]:
     return vectors
 
 
-def _vector(table: Table, name: str, parse: Callable[[str], float | None], what: str) -> np.ndarray:
+def _vector(table: Table, name: str, parse: Callable[[str], float | None], what: str) -> Spool:
     """float32 [N] of a column. Raises `DataError` that names the first cell which does not parse."""
     import numpy as np
 
-    cells = table.columns[name]
-    values: dict[str, float] = {"": float("nan")}
-    for text in set(cells) - {""}:
-        value = parse(text)
-        if value is None:
-            row = cells.index(text)
+    from components.data.spool import Spool
+
+    vector = Spool((), np.float32, in_memory=HELD_BYTES)
+    for block in blocks(table.columns[name]):
+        values = {text: parse(text) for text in set(block) - {""}}
+        if None in values.values():
+            row, text = next((row, text) for row, text in enumerate(block, start=len(vector)) if text and values[text] is None)
             raise DataError(f"{table.where(row)}, column {name!r}: {text!r} is not {what}; correct it or list it in dataset.na_values")
-        values[text] = value
-    with np.errstate(over="ignore"):
-        vector = np.fromiter((values[text] for text in cells), dtype=np.float64, count=len(cells)).astype(np.float32)
-    vector[np.isinf(vector)] = np.nan
+        values[""] = float("nan")
+        with np.errstate(over="ignore"):
+            part = np.array([values[text] for text in block], dtype=np.float64).astype(np.float32)
+        part[np.isinf(part)] = np.nan
+        vector.append(part)
     return vector
 
 
-def _date_vectors(table: Table, name: str, layout: str) -> dict[str, np.ndarray]:
+def _date_vectors(table: Table, name: str, layout: str) -> dict[str, Spool]:
     parse = _date_parser(layout)
 
     def part(of: Callable[[datetime.datetime], float]) -> Callable[[str], float | None]:
@@ -273,26 +273,46 @@ def codes(cells: Sequence[str], vocabulary: Sequence[str]) -> np.ndarray:
 
 def encode(
     table: Table, schema: Schema, training: np.ndarray, most: int
-) -> tuple[tuple[InputField, ...], dict[str, np.ndarray], list[str]]:
+) -> tuple[tuple[InputField, ...], dict[str, Columns], list[str]]:
     """The fields `numbers` and `categories` (each only if it has columns), their arrays over all rows, and notes on columns
     that are constant in the training rows and left out."""
-    import numpy as np
+    from components.data.spool import Columns
 
     notes: list[str] = []
     fields: list[InputField] = []
-    arrays: dict[str, np.ndarray] = {}
+    arrays: dict[str, Columns] = {}
     vectors = number_vectors(table, schema)
-    numbers = {name: number_column(name, vector[training]) for name, vector in vectors.items() if _varies(name, vector[training], notes)}
+    numbers = _number_columns(vectors, training, notes)
     if numbers:
-        fields.append(_field("numbers", "float32", list(numbers.values())))
-        arrays["numbers"] = np.stack([vectors[name] for name in numbers], axis=1)
+        fields.append(_field("numbers", "float32", numbers))
+        arrays["numbers"] = Columns([vectors[column.name] for column in numbers])
     categories = _category_columns(table, schema, training, most, notes)
     if categories:
         fields.append(_field("categories", "int64", categories))
-        arrays["categories"] = np.stack([codes(table.columns[c.name], c.vocabulary) for c in categories], axis=1)
+        arrays["categories"] = Columns([_coded(table.columns[c.name], c.vocabulary) for c in categories])
     if not fields:
         raise DataError(f"{table.places[0][1]} has no column that varies in the training rows: {'; '.join(notes)}")
     return tuple(fields), arrays, notes
+
+
+def _number_columns(vectors: Mapping[str, Spool], training: np.ndarray, notes: list[str]) -> list[Column]:
+    found = []
+    for name, vector in vectors.items():
+        values = vector[:][training]
+        if _varies(name, values, notes):
+            found.append(number_column(name, values))
+    return found
+
+
+def _coded(cells: Sequence[str], vocabulary: Sequence[str]) -> Spool:
+    import numpy as np
+
+    from components.data.spool import Spool
+
+    found = Spool((), np.int64, in_memory=HELD_BYTES)
+    for block in blocks(cells):
+        found.append(codes(block, vocabulary))
+    return found
 
 
 def _varies(name: str, values: np.ndarray, notes: list[str]) -> bool:
@@ -306,10 +326,13 @@ def _varies(name: str, values: np.ndarray, notes: list[str]) -> bool:
 
 
 def _category_columns(table: Table, schema: Schema, training: np.ndarray, most: int, notes: list[str]) -> list[Column]:
+    import numpy as np
+
+    is_training = np.zeros(len(table), dtype=bool)
+    is_training[training] = True
     found = []
     for name in schema.categories:
-        cells = table.columns[name]
-        column, num_folded = category_column(name, (cells[row] for row in training), most)
+        column, num_folded = category_column(name, itertools.compress(table.columns[name], is_training), most)
         if len(column.vocabulary) < 2:
             notes.append(f"column {name!r} left out: it does not vary in the training rows")
             continue
@@ -347,5 +370,5 @@ def encode_as(
                 columns.append(codes(table.columns[column.name], column.vocabulary))
             arrays[field.name] = np.stack(columns, axis=1)
         else:
-            arrays[field.name] = np.stack([vectors[column.name] for column in field.columns], axis=1)
+            arrays[field.name] = np.stack([vectors[column.name][:] for column in field.columns], axis=1)
     return arrays

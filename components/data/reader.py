@@ -13,12 +13,13 @@ to ask for its files.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol, cast
 
 from components.artifacts import JSON, InputField
 from components.errors import DataError, UsageError
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from components.data.spool import Blocks
 
 SPLITS = ("train", "validation", "test")
+DIGEST_BYTES = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,9 +85,29 @@ class Reader(Protocol):
     def example(folder: Path) -> dict[str, Any]: ...
 
 
+class RowDigests(Sequence[bytes]):
+    """Digests of many rows, 16 bytes each."""
+
+    def __init__(self) -> None:
+        self.content = bytearray()
+
+    def append(self, digest: bytes) -> None:
+        """Adds a row's."""
+        self.content += digest
+
+    def __len__(self) -> int:
+        return len(self.content) // DIGEST_BYTES
+
+    def __getitem__(self, row: Any) -> Any:
+        if isinstance(row, slice):
+            return [self[place] for place in range(*row.indices(len(self)))]
+        start = range(0, len(self.content), DIGEST_BYTES)[row]
+        return bytes(self.content[start : start + DIGEST_BYTES])
+
+
 def row_digest(content: bytes) -> bytes:
     """16 bytes that stand for a row's content, on every machine and in every version."""
-    return hashlib.blake2b(content, digest_size=16).digest()
+    return hashlib.blake2b(content, digest_size=DIGEST_BYTES).digest()
 
 
 def plain_name(name: str | None, path: Path | None) -> str:
@@ -131,18 +153,26 @@ def _nearest(path: Path) -> str:
 
 def read_bytes(path: Path) -> bytes:
     """A file's bytes, unpacked if they are gzip's. Raises `DataError` for an unreadable or damaged file."""
+    with opened(path) as file:
+        return file.read()
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[IO[bytes]]:
+    """A file to read from, unpacked as it is read if it is gzip's. Raises `DataError` for an unreadable or damaged file."""
     import gzip
     import zlib
 
     try:
-        content = path.read_bytes()
+        file = path.open("rb")
     except IsADirectoryError:
         raise DataError(f"{path} is a folder where a file is expected; name the file itself") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); make it readable for this user") from error
-    if content[:2] != b"\x1f\x8b":
-        return content
-    try:
-        return gzip.decompress(content)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} is a damaged gzip file ({error}); fetch it again") from error
+    with file:
+        is_gzip = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        try:
+            yield cast(IO[bytes], gzip.GzipFile(fileobj=file)) if is_gzip else file
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise DataError(f"{path} is a damaged gzip file ({error}); fetch it again") from error

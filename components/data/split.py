@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from components.data.reader import SPLITS
+from components.data.reader import SPLITS, RowDigests
 from components.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ def assign(digests: Sequence[bytes], given: Sequence[str], config: Mapping[str, 
 
     validation, test = fractions(config)
     splits = np.array(given, dtype="<U10")
-    draws = np.frombuffer(b"".join(digests), dtype=">u8").reshape(-1, 2) / 2.0**64
+    content = digests.content if isinstance(digests, RowDigests) else b"".join(digests)
+    draws = np.frombuffer(content, dtype=">u8").reshape(-1, 2) / 2.0**64
     open_rows = ~np.isin(splits, ("validation", "test"))
     has_test, has_validation = "test" in given, "validation" in given
     to_test = open_rows & (draws[:, 0] < test) & (not has_test)

@@ -37,20 +37,20 @@ class Blocks(Protocol):
     def __getitem__(self, index: Any) -> NDArray[Any]: ...
 
 
-def temporary_file() -> IO[bytes]:
-    """A file without a name, in memory up to `IN_MEMORY_BYTES`, then in the state folder."""
+def temporary_file(in_memory: int | None = None) -> IO[bytes]:
+    """A file without a name, in memory up to so many bytes (`IN_MEMORY_BYTES`), then in the state folder."""
     folder = home() / "tmp"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return tempfile.SpooledTemporaryFile(max_size=IN_MEMORY_BYTES, dir=str(folder))  # type: ignore[return-value]
+    return tempfile.SpooledTemporaryFile(max_size=in_memory or IN_MEMORY_BYTES, dir=str(folder))  # type: ignore[return-value]
 
 
 class Spool:
     """Rows of one shape, appended block by block and read by slices."""
 
-    def __init__(self, row_shape: Sequence[int], dtype: DTypeLike) -> None:
+    def __init__(self, row_shape: Sequence[int], dtype: DTypeLike, in_memory: int | None = None) -> None:
         self.dtype, self.row_shape, self._count = np.dtype(dtype), tuple(int(side) for side in row_shape), 0
         self._row_bytes = self.dtype.itemsize * int(np.prod(self.row_shape, dtype=np.int64))
-        self._file = temporary_file()
+        self._file = temporary_file(in_memory)
 
     def __len__(self) -> int:
         return self._count

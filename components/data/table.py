@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import bisect
 import codecs
+import contextlib
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from components.data.reader import read_bytes
+from components.data.cells import BLOCK_ROWS, Cells, CellStore, Kept
+from components.data.reader import opened
 from components.errors import DataError, UsageError
 
 # What pandas reads as missing, so that a file means the same here and there.
@@ -25,6 +29,9 @@ MISSING = frozenset(
 )
 DELIMITERS = (",", "\t", ";", "|")
 PARQUET_SUFFIXES = (".parquet", ".pq")
+SNIFFED = 65_536  # characters that the delimiter is found out from
+READ_BYTES = 2**20
+Record = tuple[list[str], int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +52,7 @@ class Form:
 class Table:
     """Columns of cells by name, all of one length. `textual` are columns whose file says that they are text."""
 
-    columns: Mapping[str, Sequence[str]]
+    columns: Mapping[str, Cells]
     places: tuple[tuple[int, Path], ...]
     lines: Sequence[int]
     textual: frozenset[str] = frozenset()
@@ -70,17 +77,23 @@ def read_table(path: Path, form: Form, *, without: str | None = None) -> Table:
     A file without a header may leave out the column `without` (the target, when new rows are predicted)."""
     if path.suffix.lower() in PARQUET_SUFFIXES:
         return _read_parquet(path, form)
-    rows, lines = _records(path, _text(path, form.encoding), form)
-    if not rows:
+    records = _records(path, form)
+    first = next(records, None)
+    if first is None:
         raise DataError(f"{path} is empty: a table needs at least one row")
-    if form.header:
-        names, rows, lines = _header(path, rows[0], form), rows[1:], lines[1:]
-    else:
-        names = _given_names(path, len(rows[0]), form, without)
-    if not rows:
+    names = _header(path, first[0], form) if form.header else _given_names(path, len(first[0]), form, without)
+    builder = _Builder(path, names, form)
+    for batch in _batches(records if form.header else itertools.chain([first], records)):
+        _refuse_ragged(path, batch, names, form)
+        builder.add(zip(*(row for row, _ in batch), strict=True), [line for _, line in batch])
+    if not builder.lines:
         raise DataError(f"{path} has a header line but no rows; add rows, or say dataset.header=false if the line is a row")
-    _refuse_ragged(path, rows, lines, names, form)
-    return _table(path, names, zip(*rows, strict=True), lines, form)
+    return builder.table()
+
+
+def _batches(records: Iterator[Record]) -> Iterator[list[Record]]:
+    while batch := list(itertools.islice(records, BLOCK_ROWS)):
+        yield batch
 
 
 def join(first: Table, second: Table) -> Table:
@@ -91,9 +104,9 @@ def join(first: Table, second: Table) -> Table:
                 f"{second.places[0][1]} lacks column {name!r}, which {first.places[0][1].name} has{_offer(name, second.names)}"
             )
     return Table(
-        columns={name: [*cells, *second.columns[name]] for name, cells in first.columns.items()},
+        columns={name: cells.followed_by(second.columns[name]) for name, cells in first.columns.items()},
         places=(*first.places, (len(first), second.places[0][1])),
-        lines=[*first.lines, *second.lines],
+        lines=array("q", itertools.chain(first.lines, second.lines)),
         textual=first.textual,
         unit=first.unit,
     )
@@ -116,53 +129,69 @@ def _offer(name: str, names: Sequence[str]) -> str:
     return f"{hint} (columns: {listed}; {remedy})" if hint else f"; its columns are {listed} ({remedy})"
 
 
-def _text(path: Path, encoding: str) -> str:
-    content = read_bytes(path)
-    name = _encoding(content, encoding)
+@contextlib.contextmanager
+def _text(path: Path, encoding: str) -> Iterator[TextIO]:
+    """A file's text, decoded as it is read. Raises `DataError` that names the line of a byte which is not of the encoding."""
+    with opened(path) as file:
+        name = _encoding(file.read(len(codecs.BOM_UTF8)), encoding)
     try:
-        return content.decode(name)
+        with opened(path) as file:
+            yield io.TextIOWrapper(file, encoding=name, newline="")
     except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise DataError(
-            f"{path} line {line} is not {encoding} text (byte 0x{content[error.start]:02x}); save it as UTF-8 or set dataset.encoding, "
-            "often latin-1"
-        ) from error
+        raise _undecodable(path, name, encoding) from error
 
 
-def _encoding(content: bytes, encoding: str) -> str:
+def _encoding(start: bytes, encoding: str) -> str:
     try:
         known = codecs.lookup(encoding).name
     except LookupError:
         raise UsageError(f"dataset.encoding {encoding!r} is not one that Python knows; utf-8 and latin-1 are the usual ones") from None
-    return "utf-8-sig" if known == "utf-8" and content.startswith(codecs.BOM_UTF8) else known
+    return "utf-8-sig" if known == "utf-8" and start == codecs.BOM_UTF8 else known
 
 
-def _records(path: Path, text: str, form: Form) -> tuple[list[list[str]], list[int]]:
+def _undecodable(path: Path, name: str, encoding: str) -> DataError:
+    """Says which byte is not of the encoding: the text is decoded once more, this time counting lines."""
+    decoder, line = codecs.getincrementaldecoder(name)(), 1
+    with opened(path) as file:
+        while True:
+            block = file.read(READ_BYTES)
+            try:
+                decoder.decode(block, final=not block)
+            except UnicodeDecodeError as error:
+                line += error.object.count(b"\n", 0, error.start)
+                return DataError(
+                    f"{path} line {line} is not {encoding} text (byte 0x{error.object[error.start]:02x}); save it as UTF-8 or set "
+                    "dataset.encoding, often latin-1"
+                )
+            line += block.count(b"\n")
+            assert block, "the text could not be decoded a moment ago"
+
+
+def _records(path: Path, form: Form) -> Iterator[Record]:
     """The records of a delimited text, and the line each one ends on; blank lines and comment lines are passed over."""
-    lines = _Lines(text, form.comment)
-    delimiter = form.delimiter or _sniff(path, text, form)
-    rows: list[list[str]] = []
-    numbers: list[int] = []
-    try:
-        for row in csv.reader(lines, delimiter=delimiter, skipinitialspace=form.strip, strict=True, **_quotes(form)):
-            lines.between_records = True
-            if row and not (len(row) == 1 and not row[0].strip()):
-                rows.append(row)
-                numbers.append(lines.number)
-    except csv.Error as error:
-        raise DataError(
-            f"{path} line {lines.number} cannot be cut into fields ({error}); mend its quotes or set dataset.quote=null"
-        ) from error
-    except TypeError as error:
-        raise UsageError(f"dataset.delimiter and dataset.quote must be one character each, got {delimiter!r} and {form.quote!r}") from error
-    return rows, numbers
+    delimiter = form.delimiter or _sniff(path, form)
+    with _text(path, form.encoding) as text:
+        lines = _Lines(text, form.comment)
+        try:
+            for row in csv.reader(lines, delimiter=delimiter, skipinitialspace=form.strip, strict=True, **_quotes(form)):
+                lines.between_records = True
+                if row and not (len(row) == 1 and not row[0].strip()):
+                    yield row, lines.number
+        except csv.Error as error:
+            raise DataError(
+                f"{path} line {lines.number} cannot be cut into fields ({error}); mend its quotes or set dataset.quote=null"
+            ) from error
+        except TypeError as error:
+            raise UsageError(
+                f"dataset.delimiter and dataset.quote must be one character each, got {delimiter!r} and {form.quote!r}"
+            ) from error
 
 
 class _Lines:
     """A text's lines, numbered from 1, without comment lines; a line inside a quoted field is never a comment."""
 
-    def __init__(self, text: str, comment: str | None) -> None:
-        self._lines = io.StringIO(text, newline="")
+    def __init__(self, text: TextIO, comment: str | None) -> None:
+        self._lines = text
         self._comment = comment
         self.number = 0
         self.between_records = True
@@ -180,11 +209,12 @@ def _quotes(form: Form) -> dict[str, Any]:
     return {"quotechar": form.quote} if form.quote else {"quoting": csv.QUOTE_NONE}
 
 
-def _sniff(path: Path, text: str, form: Form) -> str:
+def _sniff(path: Path, form: Form) -> str:
     """The delimiter that cuts the first lines into the same number of fields, the most of them; a .tsv file's is the tab."""
     if ".tsv" in (suffix.lower() for suffix in path.suffixes):
         return "\t"
-    start = [line for line in text[:65536].splitlines() if line.strip()]
+    with _text(path, form.encoding) as text:
+        start = [line for line in text.read(SNIFFED).splitlines() if line.strip()]
     lines = [line for line in start if not (form.comment and line.lstrip().startswith(form.comment))][:20]
 
     def score(delimiter: str) -> tuple[int, int]:
@@ -223,8 +253,8 @@ def _distinct(path: Path, names: list[str]) -> list[str]:
     return names
 
 
-def _refuse_ragged(path: Path, rows: Sequence[Sequence[str]], lines: Sequence[int], names: Sequence[str], form: Form) -> None:
-    for row, line in zip(rows, lines, strict=True):
+def _refuse_ragged(path: Path, records: Sequence[Record], names: Sequence[str], form: Form) -> None:
+    for row, line in records:
         if len(row) != len(names):
             rule = "the header has" if form.header else "the first line has" if not form.columns else "dataset.columns has"
             raise DataError(
@@ -233,12 +263,27 @@ def _refuse_ragged(path: Path, rows: Sequence[Sequence[str]], lines: Sequence[in
             )
 
 
-def _table(path: Path, names: Sequence[str], columns: Any, lines: Sequence[int], form: Form, **more: Any) -> Table:
-    cleaned = {}
-    for name, cells in zip(names, columns, strict=True):
-        texts = (cell.strip() for cell in cells) if form.strip else cells
-        cleaned[name] = ["" if text in form.missing else text for text in texts]
-    return Table(columns=cleaned, places=((0, path),), lines=lines, **more)
+class _Builder:
+    """A table in the making, block by block."""
+
+    def __init__(self, path: Path, names: Sequence[str], form: Form, **more: Any) -> None:
+        self._path, self._form, self._more = path, form, more
+        self._store, self._kept = CellStore(), {name: list[Kept]() for name in names}
+        self._sizes: list[int] = []
+        self.lines = array("q")
+
+    def add(self, columns: Iterable[Sequence[str]], lines: Sequence[int]) -> None:
+        """Adds rows, given by columns, and the line each one is on."""
+        for kept, cells in zip(self._kept.values(), columns, strict=True):
+            texts = (cell.strip() for cell in cells) if self._form.strip else cells
+            kept.append(self._store.keep(["" if text in self._form.missing else text for text in texts]))
+        self._sizes.append(len(lines))
+        self.lines.extend(lines)
+
+    def table(self) -> Table:
+        """All that was added."""
+        cells = {name: Cells(kept, self._sizes) for name, kept in self._kept.items()}
+        return Table(columns=cells, places=((0, self._path),), lines=self.lines, **self._more)
 
 
 def _read_parquet(path: Path, form: Form) -> Table:
@@ -247,17 +292,22 @@ def _read_parquet(path: Path, form: Form) -> Table:
 
     try:
         with path.open("rb") as file:
-            content = parquet.read_table(file)
+            content = parquet.ParquetFile(file)
+            if not content.metadata.num_rows:
+                raise DataError(f"{path} has no rows; a table needs at least one")
+            schema = content.schema_arrow
+            names = _header(path, schema.names, form)
+            textual = frozenset(name for name, column in zip(names, schema) if _is_text(column.type, arrow))
+            builder = _Builder(path, names, form, textual=textual, unit="row")
+            for batch in content.iter_batches(BLOCK_ROWS):
+                first = len(builder.lines) + 1
+                texts = [_texts(path, name, column, arrow) for name, column in zip(names, batch.columns)]
+                builder.add(texts, range(first, first + batch.num_rows))
+            return builder.table()
     except (arrow.ArrowInvalid, arrow.ArrowNotImplementedError) as error:
         raise DataError(f"{path} is not a Parquet file that can be read ({str(error).splitlines()[0]}); write it again") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror or error}); check the file") from error
-    if not content.num_rows:
-        raise DataError(f"{path} has no rows; a table needs at least one")
-    names = _header(path, content.column_names, form)
-    columns = [_texts(path, name, content.column(index), arrow) for index, name in enumerate(names)]
-    textual = frozenset(name for index, name in enumerate(names) if _is_text(content.column(index).type, arrow))
-    return _table(path, names, columns, range(1, content.num_rows + 1), form, textual=textual, unit="row")
 
 
 def _is_text(kind: Any, arrow: Any) -> bool:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import TYPE_CHECKING
 
-from components.data.columns import number
+from components.data.cells import number
 from components.data.table import Table
+from components.data.tally import tally
 from components.errors import DataError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -17,32 +17,31 @@ TASKS = ("classification", "regression")
 MOST_INTEGER_CLASSES = 20  # integers with more distinct values than this are taken for a quantity
 
 
-def encode_target(table: Table, name: str, task: str | None, num_training: int) -> tuple[np.ndarray, str, tuple[str, ...], str]:
-    """The target of all rows (the first `num_training` of them from the training file), its task, classes and a note.
+def encode_target(table: Table, name: str, task: str | None, training: Sequence[str]) -> tuple[np.ndarray, str, tuple[str, ...], str]:
+    """The target of all rows, its task, classes and a note; `training` are its cells in the training file.
 
     Raises `DataError` that names the row of a missing target, a value that is no number, or a class only the test file has."""
     if task is not None and task not in TASKS:
         raise UnknownNameError("dataset.task", str(task), TASKS)
     cells = table.columns[name]
     _refuse_missing(table, name, cells)
-    told = task or infer_task(cells[:num_training])
+    told = task or infer_task(training)
     if told == "regression":
         return _values(table, name, cells), told, (), _note(name, told, task, "a quantity")
-    labels = _labels(cells, num_training)
-    classes = _ordered(labels[:num_training])
+    known = set(training)
+    labels = _labels(set(cells), known)
+    classes = _ordered({labels[text] for text in known})
     target = _indices(table, name, labels, classes)
     return target, told, classes, _note(name, told, task, f"{len(classes)} classes")
 
 
 def infer_task(cells: Sequence[str]) -> str:
     """Regression for numbers that are fractions or take many values, classification for everything else."""
-    counts = Counter(cells)
-    values = [number(text) for text in counts]
-    if any(value is None for value in values):
+    counts = tally(cells)
+    if counts.num_others:
         return "classification"
-    whole = all(value is not None and value.is_integer() for value in values)
-    few = len(counts) <= MOST_INTEGER_CLASSES and len(counts) <= max(2, len(cells) // 5)
-    return "classification" if (whole and few) or len(counts) <= 2 else "regression"
+    few = counts.num_distinct <= MOST_INTEGER_CLASSES and counts.num_distinct <= max(2, len(cells) // 5)
+    return "classification" if (counts.are_whole and few) or counts.num_distinct <= 2 else "regression"
 
 
 def _note(name: str, told: str, asked: str | None, what: str) -> str:
@@ -60,39 +59,42 @@ def _refuse_missing(table: Table, name: str, cells: Sequence[str]) -> None:
 def _values(table: Table, name: str, cells: Sequence[str]) -> np.ndarray:
     import numpy as np
 
-    values = [number(text) for text in cells]
-    if None in values:
-        row = values.index(None)
-        raise DataError(
-            f"{table.where(row)}, column {name!r}: the target {cells[row]!r} is not a finite number, which regression needs; "
-            "correct it or say dataset.task=classification"
-        )
-    return np.array(values, dtype=np.float32)
+    values = np.empty(len(table), dtype=np.float32)
+    for row, text in enumerate(cells):
+        value = number(text)
+        if value is None:
+            raise DataError(
+                f"{table.where(row)}, column {name!r}: the target {text!r} is not a finite number, which regression needs; "
+                "correct it or say dataset.task=classification"
+            )
+        values[row] = value
+    return values
 
 
-def _labels(cells: Sequence[str], num_training: int) -> list[str]:
-    """The labels as classes are compared: whole numbers in one spelling, and a test file's trailing dots (adult's
-    `>50K.`) taken off where that makes them labels of the training file."""
-    known = set(cells[:num_training])
-    values = {text: number(text) for text in set(cells)}
+def _labels(texts: Set[str], known: Set[str]) -> dict[str, str]:
+    """Each text as classes are compared: whole numbers in one spelling, and a test file's trailing dots (adult's
+    `>50K.`) taken off where that makes them one of the `known` labels of the training file."""
+    values = {text: number(text) for text in texts}
     if all(value is not None and value.is_integer() for value in values.values()):
-        return [str(int(values[text] or 0)) for text in cells]
-    return [text if text in known or text.rstrip(". ") not in known else text.rstrip(". ") for text in cells]
+        return {text: str(int(value or 0)) for text, value in values.items()}
+    return {text: text if text in known or text.rstrip(". ") not in known else text.rstrip(". ") for text in texts}
 
 
-def _ordered(labels: Sequence[str]) -> tuple[str, ...]:
-    classes = set(labels)
+def _ordered(classes: Set[str]) -> tuple[str, ...]:
     if all(number(text) is not None for text in classes):
         return tuple(sorted(classes, key=lambda text: (number(text), text)))
     return tuple(sorted(classes))
 
 
-def _indices(table: Table, name: str, labels: Sequence[str], classes: Sequence[str]) -> np.ndarray:
+def _indices(table: Table, name: str, labels: Mapping[str, str], classes: Sequence[str]) -> np.ndarray:
     import numpy as np
 
     places = {label: place for place, label in enumerate(classes)}
-    for row, label in enumerate(labels):
-        if label not in places:
-            listed = ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")
-            raise DataError(f"{table.where(row)}, column {name!r}: class {label!r} is in no training row (classes: {listed}); correct it")
-    return np.array([places[label] for label in labels], dtype=np.int64)
+    codes = {text: places.get(label, -1) for text, label in labels.items()}
+    target = np.fromiter((codes[text] for text in table.columns[name]), dtype=np.int64, count=len(table))
+    unknown = np.flatnonzero(target < 0)
+    if unknown.size:
+        row = int(unknown[0])
+        label, listed = labels[table.columns[name][row]], ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")
+        raise DataError(f"{table.where(row)}, column {name!r}: class {label!r} is in no training row (classes: {listed}); correct it")
+    return target

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.artifacts import InputField
-from components.data.reader import Encoded, Reading, plain_name, required_path, row_digest
+from components.data.cells import blocks, number
+from components.data.reader import Encoded, Reading, RowDigests, plain_name, required_path, row_digest
 from components.data.table import MISSING, Form, Table, column, join, read_table
 from components.errors import DataError, UsageError
 
@@ -75,13 +76,12 @@ class Csv:
         from components.data.columns import Wishes, encode, infer
         from components.data.target import encode_target
 
-        table, num_training = self._tables()
-        target = self._target(table)
-        main = _first(table, num_training)
+        main, table = self._tables()
+        num_training, target = len(main), self._target(table)
         wishes = Wishes(drop=self.drop, numbers=self.numbers, categories=self.categories, dates=self.dates)
         schema = infer(main, target, wishes)
         table = _without_placeholders(table, schema.numbers, schema.placeholders)
-        values, task, classes, note = encode_target(table, target, self.task, num_training)
+        values, task, classes, note = encode_target(table, target, self.task, main.columns[target])
 
         def finish(training: np.ndarray) -> Encoded:
             inputs, arrays, notes = encode(table, schema, training, self.max_categories)
@@ -113,12 +113,11 @@ class Csv:
         (folder / "churn.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
         return {"path": str(folder / "churn.csv"), "target": "left"}
 
-    def _tables(self) -> tuple[Table, int]:
+    def _tables(self) -> tuple[Table, Table]:
+        """The rows of the training file, and all rows."""
         sources = self.sources()
         main = read_table(sources["train"], self.form)
-        if "test" not in sources:
-            return main, len(main)
-        return join(main, read_table(sources["test"], self.form)), len(main)
+        return main, join(main, read_table(sources["test"], self.form)) if "test" in sources else main
 
     def _target(self, table: Table) -> str:
         if self.target is None:
@@ -128,13 +127,17 @@ class Csv:
             raise UsageError(f"dataset.drop holds the target {self.target!r}; take it out of one of the two")
         return self.target
 
-    def _digests(self, table: Table, target: str) -> list[bytes]:
+    def _digests(self, table: Table, target: str) -> RowDigests:
         """A row's content is its cells but the target, by order of column name and with one spelling per number: neither a
         corrected label nor another program's way of writing 1.0 moves a row."""
-        kept = [_spelled_alike(table.columns[name]) for name in sorted(table.names) if name != target and name not in self.drop]
-        if not kept:
-            return [row_digest(b"")] * len(table)
-        return [row_digest("\x1f".join(cells).encode()) for cells in zip(*kept, strict=True)]
+        digests = RowDigests()
+        kept = [table.columns[name] for name in sorted(table.names) if name != target and name not in self.drop]
+        for columns in zip(*map(blocks, kept), strict=True):
+            for cells in zip(*map(_spelled_alike, columns), strict=True):
+                digests.append(row_digest("\x1f".join(cells).encode()))
+        for _ in range(len(digests), len(table)):
+            digests.append(row_digest(b""))
+        return digests
 
     def _source(self, target: str, dates: Mapping[str, str], placeholders: Sequence[str]) -> dict[str, Any]:
         return {
@@ -146,8 +149,6 @@ class Csv:
 
 
 def _spelled_alike(cells: Sequence[str]) -> list[str]:
-    from components.data.columns import number
-
     values = {text: number(text) for text in set(cells)}
     spelling = {text: text if value is None else repr(value) for text, value in values.items()}
     return [spelling[text] for text in cells]
@@ -175,17 +176,9 @@ def _character(option: str, value: str | None) -> str | None:
     return text
 
 
-def _first(table: Table, count: int) -> Table:
-    """The first `count` rows: those of the training file."""
-    if count == len(table):
-        return table
-    cells = {name: cells[:count] for name, cells in table.columns.items()}
-    return Table(columns=cells, places=table.places[:1], lines=table.lines[:count], textual=table.textual, unit=table.unit)
-
-
 def _without_placeholders(table: Table, numbers: Sequence[str], placeholders: Sequence[str]) -> Table:
     if not placeholders:
         return table
-    gone = set(placeholders)
-    cells = {n: ["" if c in gone else c for c in cells] if n in numbers else cells for n, cells in table.columns.items()}
+    gone = frozenset(placeholders)
+    cells = {name: cells.without(gone) if name in numbers else cells for name, cells in table.columns.items()}
     return Table(columns=cells, places=table.places, lines=table.lines, textual=table.textual, unit=table.unit)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
+import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -40,6 +41,7 @@ CORRUPT, KEPT = ("fatal", "skip"), ("auto", "pixels", "files")
 # Pixels of more than this are kept as the encoded files, where those take a third at most. A constant and not a share of
 # this machine's memory: a version is the same everywhere.
 MOST_PIXEL_BYTES, WORTHWHILE = 2 * 2**30, 3
+WORTH_A_THREAD = 128 * 128  # pixels; decoding fewer is mostly Python, which threads do one at a time
 AT_ONCE = 32  # files whose bytes and pixels are in memory while they are decoded
 NAMED = 3  # images that are left out and named in the note
 
@@ -89,7 +91,8 @@ class ImageFolder:
         survey = self._survey(root)
         channels, size, note = self._form([form for form in survey.forms if form is not None])
         images = self._kept_as((channels, *size), survey)
-        kept = _decode_all(images, image_files(root), root, self.corrupt)
+        threads = available_cores() if survey.mean_pixels > WORTH_A_THREAD else 1
+        kept = _decode_all(images, image_files(root), root, self.corrupt, threads)
         names = [survey.names[row] for row in kept.rows]
         places = layout(root, survey.names)
         places = [places[row] for row in kept.rows]
@@ -192,6 +195,11 @@ class _Survey:
     forms: list[tuple[str, tuple[int, int]] | None] = field(default_factory=list)
     num_bytes: int = 0
 
+    @property
+    def mean_pixels(self) -> float:
+        """Of the images that could be read."""
+        return statistics.fmean(math.prod(form[1]) for form in self.forms if form is not None)
+
 
 @dataclass
 class _Kept:
@@ -210,8 +218,10 @@ class _Kept:
         return f"{len(self.skipped)} of {total} images left out: they cannot be decoded ({listed})"
 
 
-def _decode_all(images: DecodedImages | EncodedImages, files: Iterable[tuple[str, bytes]], root: Path, corrupt: str) -> _Kept:
-    """Decodes image files, a few at a time on all cores, and adds them in order."""
+def _decode_all(
+    images: DecodedImages | EncodedImages, files: Iterable[tuple[str, bytes]], root: Path, corrupt: str, threads: int
+) -> _Kept:
+    """Decodes image files, a few at a time, and adds them in order."""
     channels, height, width = images.row_shape
 
     def decoded(file: tuple[str, bytes]) -> np.ndarray | None:
@@ -220,9 +230,9 @@ def _decode_all(images: DecodedImages | EncodedImages, files: Iterable[tuple[str
         return None
 
     kept, waiting, row = _Kept(), iter(files), 0
-    with ThreadPoolExecutor(available_cores()) as pool:
+    with ThreadPoolExecutor(threads) as pool:
         while block := list(itertools.islice(waiting, AT_ONCE)):
-            arrays = list(pool.map(decoded, block))
+            arrays = list(pool.map(decoded, block) if threads > 1 else map(decoded, block))
             good = [(place, content, array) for place, ((_, content), array) in enumerate(zip(block, arrays)) if array is not None]
             kept.rows += [row + place for place, _, _ in good]
             kept.digests += [row_digest(content) for _, content, _ in good]

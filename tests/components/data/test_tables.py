@@ -16,6 +16,7 @@ from components.data.columns import Wishes, date_format, infer, number
 from components.data.table import Form, Table, read_table
 from components.data.target import infer_task
 from components.data.version import read_rows
+from components.errors import DataError
 from tests.datasets import read_version
 
 pytestmark = pytest.mark.usefixtures("home")
@@ -326,3 +327,52 @@ def test_schema_of_an_ambiguous_table() -> None:
     assert first == second
     assert first.numbers == ("a",)
     assert first.categories == ("b",)
+
+
+# ---- large tables ---------------------------------------------------------------------------------------------
+
+
+def test_a_table_on_disk_is_the_table_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cells that do not fit are kept in a file, a few rows at a time: arrays, schema and notes are the same; so is a mistake's place."""
+    from components.data import cells, columns, spool, table, tally
+
+    def row(i: int) -> tuple[object, ...]:
+        when, gap = f"2024-{i % 12 + 1:02d}-{i % 28 + 1:02d}", "?" if i % 50 == 3 else i % 90 + 0.5
+        return i / 7, when, gap, ("é", "b", "")[i % 3], f"id{i}", "ny"[i % 2]
+
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    held = made(tmp_path / "a", "x,when,gaps,k,id,y", row, count=1000)
+    for module, name, value in (
+        (cells, "BLOCK_ROWS", 64), (table, "BLOCK_ROWS", 64), (cells, "MOST_HELD", 0), (tally, "FEW", 100),
+        (spool, "BLOCK_BYTES", 999), (columns, "HELD_BYTES", 99),
+    ):  # fmt: skip
+        monkeypatch.setattr(module, name, value)
+    spilled = made(tmp_path / "b", "x,when,gaps,k,id,y", row, count=1000)
+    assert spilled.digest == held.digest
+    assert spilled.identity == held.identity
+    assert any("1000 texts in 1000 rows identify the row" in note for note in held.notes)
+    path = write(tmp_path, "x,y\n" + "".join(f"{'oops' if i == 777 else i / 3},{'ny'[i % 2]}\n" for i in range(1000)), "wrong.csv")
+    with pytest.raises(DataError, match=r"wrong\.csv line 779, column 'x': 'oops' is not a number"):
+        read_version(tmp_path / "out", "csv", path=str(path), target="y")
+
+
+def test_a_table_of_two_files_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test file follows the training file, and its lines are its own."""
+    from components.data import cells
+
+    monkeypatch.setattr(cells, "MOST_HELD", 0)
+    path = write(tmp_path, "x,y\n" + "".join(f"{i / 7},{i % 3}\n" for i in range(300)))
+    test = write(tmp_path, "y,x\n1,1.5\n7,2.5\n", "test.csv")
+    with pytest.raises(DataError, match=r"test\.csv line 3, column 'y': class '7' is in no training row"):
+        read_version(tmp_path / "out", "csv", path=str(path), test_path=str(test), target="y", task="classification")
+
+
+def test_a_wrong_byte_far_into_a_file_is_found(tmp_path: Path) -> None:
+    """The line is counted over the parts that are read at a time, gzip or not."""
+    rows = b"".join(b"%d,a\n" % i for i in range(300_000))
+    content = b"x,y\n" + rows + b"1,\xfc\n"
+    for name, data in (("t.csv", content), ("t.csv.gz", gzip.compress(content, 1))):
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(DataError, match=rf"{name} line 300002 is not utf-8 text \(byte 0xfc\)"):
+            read_table(tmp_path / name, Form())
