@@ -68,7 +68,7 @@ class Progress:
         self._forget_search()
 
     def _forget_search(self) -> None:
-        self.asked = self.done = self.done_before = 0
+        self.asked = self.done = self.done_before = self.quarters = 0
         self.opened = time.monotonic()
         self.objective = ""
         self.best_number: int | None = None
@@ -142,7 +142,7 @@ class Progress:
 
     def _on_search_warm_started(self, row: Event) -> str:
         counted = Counter(str(origin) for origin in row.get("origins") or ())
-        origins = ", ".join(origin + (f" (of {count} studies)" if count > 1 else "") for origin, count in counted.items())
+        origins = ", ".join(origin + (f" ({count} studies)" if count > 1 else "") for origin, count in counted.items())
         return f"{'search':<9} begins with {row['count']} of the best of earlier studies" + (f": {origins}" if origins else "")
 
     def _on_search_exhausted(self, row: Event) -> str:
@@ -155,8 +155,11 @@ class Progress:
         aim = f"; next: {row['aim']}" if row.get("aim") else ""
         return f"{'round':<9} {row['round']:>3} {reached}, target not met, {row['diagnosis']}: {row['words']}{aim}"
 
-    def _on_supernet_progress(self, row: Event) -> None:
+    def _on_supernet_progress(self, row: Event) -> str | None:
+        """A line for each quarter: a supernet is trained for minutes before there is a first trial."""
         self.detail = f"supernet {row['share']:.0%} trained, loss {row['loss']:.3f}"
+        quarters, self.quarters = self.quarters, int(4 * row["share"])
+        return f"{'search':<9} {self.detail}" if self.quarters > quarters else None
 
     def _on_trial_started(self, row: Event) -> None:
         self.detail = ""

@@ -131,7 +131,14 @@ def test_rounds_and_warm_starts_are_told_in_a_line() -> None:
     )
     assert progress.hear({**row, "round": 2, "met": True}) == "round       2 meets the target with accuracy 0.9620"
     begun = progress.hear({"event": "search.warm_started", "count": 3, "origins": ["digits", "digits", "mnist"]})
-    assert begun == "search    begins with 3 of the best of earlier studies: digits, mnist"
+    assert begun == "search    begins with 3 of the best of earlier studies: digits (2 studies), mnist"
+
+
+def test_a_supernet_says_how_far_it_is() -> None:
+    """Once a quarter: the first trial comes minutes later."""
+    progress = screen.Progress()
+    told = [progress.hear({"event": "supernet.progress", "share": share / 10, "loss": 1.0}) for share in range(11)]
+    assert [line.split()[2] for line in told if line] == ["30%", "50%", "80%", "100%"]
 
 
 def test_a_study_that_goes_on_says_where_it_stands() -> None:
@@ -144,7 +151,7 @@ def test_a_study_that_goes_on_says_where_it_stands() -> None:
 def test_a_supernet_in_training_is_seen() -> None:
     """How far it is and its loss, until the first trial starts."""
     progress = screen.Progress()
-    assert progress.hear({"event": "supernet.progress", "share": 0.4, "loss": 1.234, "seconds": 60.0}) is None
+    progress.hear({"event": "supernet.progress", "share": 0.4, "loss": 1.234, "seconds": 60.0})
     assert progress.detail == "supernet 40% trained, loss 1.234"
     progress.hear({"event": "trial.started", "number": 0})
     assert progress.detail == ""

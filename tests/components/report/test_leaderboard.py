@@ -201,7 +201,8 @@ def test_one_trial_of_an_unfinished_search_is_the_best() -> None:
     """Whichever the latest event names, however many were the best for a while."""
 
     def ended(number: int, best: int) -> dict[str, object]:
-        return {"event": "trial.finished", "number": number, "objective": "rmse", "best_number": best, "trial": trial(number, 1.0).to_json()}
+        row = {"event": "trial.finished", "number": number, "objective": "rmse", "best_number": best}
+        return {**row, "trial": trial(number, 1.0).to_json()}
 
     rows = leaderboard.trials_of_events([ended(0, 0), ended(1, 1), ended(2, 1)])
     assert [row["number"] for row in rows if row["best"]] == [1]

@@ -97,9 +97,10 @@ def test_tally_counts_causes_and_gives_the_first_reason_of_each() -> None:
 
 def test_the_closest_to_several_limits_is_told_by_shares_of_them() -> None:
     """One parameter too many (of 100) is nearer than twice the time allowed, though 1 is more than 0.01."""
-    slow = trial(0, 0.9).replace(values={"latency_ms": 0.02, "num_parameters": 90.0}, constraints={"latency_ms": 0.01, "num_parameters": -10.0})
-    large = trial(1, 0.9).replace(values={"latency_ms": 0.01, "num_parameters": 101.0}, constraints={"latency_ms": 0.0, "num_parameters": 1.0})
-    assert violation(slow) == pytest.approx(1.0)
-    assert violation(large) == pytest.approx(0.01)
-    weak = trial(2, 0.6).replace(values={"accuracy": 0.6}, constraints={"accuracy": 0.2})
-    assert violation(weak) == pytest.approx(0.25)
+
+    def measured(missed: dict[str, float], **values: float) -> float:
+        return violation(trial(0, 0.9).replace(values=values, constraints=missed))
+
+    assert measured({"latency_ms": 0.01, "num_parameters": -10.0}, latency_ms=0.02, num_parameters=90.0) == pytest.approx(1.0)
+    assert measured({"latency_ms": 0.0, "num_parameters": 1.0}, latency_ms=0.01, num_parameters=101.0) == pytest.approx(0.01)
+    assert measured({"accuracy": 0.2}, accuracy=0.6) == pytest.approx(0.25)
