@@ -35,6 +35,7 @@ FITTED = 80  # rows that the kernel is fitted to: the better half of them the be
 PARTIAL = 400  # rows that are kept where trials are compared part of the way
 ROUNDS = 2  # times that the most promising candidates are mutated
 PARENTS = 3  # candidates that are mutated in a round
+WITHIN = 3  # times as many candidates with constraints: most changes of the best, which lie at a border, lead over it
 REFERENCE = 64  # draws by which scores without training are brought to one scale
 SLOPE = 0.7  # by how many standard deviations of the objective one of the scores is believed to make it better
 BLOCK = 8  # rows that are added to a process at once
@@ -48,7 +49,8 @@ Promise = Callable[[Sequence[Point]], Array]
 
 
 class Surrogate:
-    """The first `startup` trials are drawn at random; then the most promising of `candidates` points is proposed.
+    """The first `startup` trials are drawn at random; then the most promising of `candidates` points is proposed
+    (three times as many with constraints).
 
     With scores that need no training, the first `scored` trials, every other one of the first few aside, are those with
     the best scores, unless trials say that the scores mislead.
@@ -115,11 +117,12 @@ class SurrogateSampler(PointSampler):
         if known < self._settings.startup or (len(told) + 1) % self._settings.random_every == 0:
             return unseen(problem, told, lambda: problem.points.draw(rng))
         model, pool = Model(problem, told, self._settings), Pool(problem, told)
-        pool.add(_fresh(problem, model.leaders(), rng), self._settings.candidates // 2)
+        count = self._settings.candidates * (WITHIN if model.constraints else 1)
+        pool.add(_fresh(problem, model.leaders(), rng), count // 2)
         acquisition = model.acquisition(rng)
         for _ in range(ROUNDS):
             best = pool.best(acquisition, PARENTS)
-            pool.add(_changed(problem, best, rng), self._settings.candidates // (2 * ROUNDS))
+            pool.add(_changed(problem, best, rng), count // (2 * ROUNDS))
         best = pool.best(acquisition, 1)
         return best[0] if best else unseen(problem, told, lambda: problem.points.draw(rng))
 
