@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-
 from components.artifacts import CheckResult, DatasetVersion
 from components.data.arrays import load_inputs, load_target
 from components.quality.interface import ANY, Arrays, grade, limits, row_keys
@@ -20,12 +18,14 @@ class Duplicates:
         self.warn, self.fail = limits(self.name, warn, fail)
 
     def check(self, dataset: DatasetVersion) -> CheckResult:
-        keys = row_keys(load_inputs(dataset, "train"))
-        targets: dict[bytes, set[float]] = defaultdict(set)
-        for key, target in zip(keys, load_target(dataset, "train").tolist(), strict=True):
-            targets[key].add(target)
-        repeated = 1 - len(targets) / len(keys)
-        contradicting = sum(len(targets[key]) > 1 for key in keys) / len(keys)
+        import numpy as np
+
+        keys, target = row_keys(load_inputs(dataset, "train")), np.asarray(load_target(dataset, "train"))
+        distinct, first, key_of_row = np.unique(keys, return_index=True, return_inverse=True)
+        is_contradicted = np.zeros(len(distinct), dtype=bool)
+        is_contradicted[key_of_row[target != target[first][key_of_row]]] = True
+        repeated = 1 - len(distinct) / len(keys)
+        contradicting = int(is_contradicted[key_of_row].sum()) / len(keys)
         status = grade(max(repeated, contradicting), self.warn, self.fail)
         reason = f"{repeated:.2%} of the training rows repeat an earlier one, {contradicting:.2%} have a twin with another target"
         if status != "pass":

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from components.artifacts import CheckResult, DatasetVersion, InputField
 from components.data.arrays import load_inputs
-from components.quality.interface import ANY, Arrays, grade, limits
+from components.quality.interface import ANY, Arrays, blocks, grade, limits
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,8 +25,8 @@ class Empty:
     def check(self, dataset: DatasetVersion) -> CheckResult:
         import numpy as np
 
-        arrays = load_inputs(dataset, "train")
-        blank = np.logical_and.reduce([is_blank(field, arrays[field.name]) for field in dataset.inputs])
+        parts = blocks(load_inputs(dataset, "train"))
+        blank = np.concatenate([np.logical_and.reduce([is_blank(field, part[field.name]) for field in dataset.inputs]) for part in parts])
         share = float(blank.mean())
         status = grade(share, self.warn, self.fail)
         reason = f"{int(blank.sum()):,} of {len(blank):,} training rows are blank or constant ({share:.2%})"

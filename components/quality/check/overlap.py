@@ -18,9 +18,10 @@ class Overlap:
         self.warn, self.fail = limits(self.name, warn, fail)
 
     def check(self, dataset: DatasetVersion) -> CheckResult:
-        known = set(row_keys(load_inputs(dataset, "train"))) | set(row_keys(load_inputs(dataset, "validation")))
-        test = row_keys(load_inputs(dataset, "test"))
-        shared = [row for row, key in enumerate(test) if key in known]
+        import numpy as np
+
+        train, validation, test = (row_keys(load_inputs(dataset, split)) for split in ("train", "validation", "test"))
+        shared = np.flatnonzero(np.isin(test, np.concatenate([train, validation]))).tolist()
         share = len(shared) / len(test)
         status = grade(share, self.warn, self.fail)
         reason = f"{len(shared):,} of {len(test):,} test rows ({share:.2%}) are also in training or validation"
