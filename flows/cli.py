@@ -126,6 +126,10 @@ def parse(words: list[str]) -> Command:
             command.words.append(word)
         else:
             command.nouns.append(word)
+    if any("search.storage=" in word for word in command.words):
+        from flows.config import conceal
+
+        command.words = conceal(command.words)
     return command
 
 

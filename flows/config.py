@@ -19,6 +19,7 @@ from components.budget import seconds_of
 from components.build import expose_plugins
 from components.errors import UnknownNameError, UsageError
 from components.home import home
+from components.training.searched import mistakes
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 UNDECIDED = ("budget",)  # says how long, not what: a run with another budget continues the same work
@@ -56,16 +57,43 @@ class Config:
 
 def load(overrides: Iterable[str] = (), *, conf: Path | None = None) -> Config:
     """The composed and judged configuration. Raises `UsageError` with one line for any mistake in it."""
-    words, folder = _split_conf_dir(overrides, conf or CONF)
+    words, folder = _split_conf_dir(conceal(overrides), conf or CONF)
     memo = home() / "compositions" / f"{_conf_digest(folder, words)}.json"
     found = _remembered(memo)
     if found is None:
         found = _compose(words, folder)
         _judge(found)
         _name_the_metric(found["values"])
-        _remember(memo, found)
+        if not _conceal_storage(found["values"]["search"]):
+            _remember(memo, found)
     expose_plugins(found["values"]["plugins"])
     return Config(values=found["values"], choices=found["choices"], overrides=tuple(words))
+
+
+def conceal(words: Iterable[str]) -> list[str]:
+    """The words without the password of `search.storage`, which goes into this process's environment, where PostgreSQL's
+    client looks for it: what is composed is written into journals, reports, databases and the models' lineage."""
+    found = []
+    for word in words:
+        key, _, value = word.partition("=")
+        settings: JSON = {"storage": value.strip("'\"")}
+        concealed = key.lstrip("+") == "search.storage" and _conceal_storage(settings)
+        quote = value[:1] if value[:1] in ("'", '"') else ""
+        found.append(f"{key}={quote}{settings['storage']}{quote}" if concealed else word)
+    return found
+
+
+def _conceal_storage(settings: JSON) -> bool:
+    """Whether there was a password to take out."""
+    storage = settings.get("storage")
+    if not isinstance(storage, str) or "://" not in storage:
+        return False
+    from components.search.partners import apart
+
+    settings["storage"], password = apart(storage)
+    if password is not None:
+        os.environ["PGPASSWORD"] = password
+    return password is not None
 
 
 def _name_the_metric(values: JSON) -> None:
@@ -209,11 +237,9 @@ RULES: dict[str, tuple[type | tuple[type, ...], str, Any]] = {
     "search.trials": (int, "a whole number, at least 1", lambda v: v >= 1),
     "search.epochs": ((int, str), "auto or a whole number, at least 1", lambda v: v == "auto" or (isinstance(v, int) and v >= 1)),
     "training.epochs": ((int, str), "auto or a whole number, at least 1", lambda v: v == "auto" or (isinstance(v, int) and v >= 1)),
-    "training.ema": ((int, float), "from 0 to below 1", lambda v: 0 <= v < 1),
-    "training.clip": ((int, float), "not negative", lambda v: v >= 0),
     "selection.tolerance": ((int, float), "between 0 and 1", lambda v: 0 <= v <= 1),
 }
-LISTS = ("check", "optimizer", "gate")
+LISTS = ("check", "optimizer", "schedule", "loss", "gate")
 REQUIRED = (
     "check",
     "augmentation",
@@ -223,6 +249,8 @@ REQUIRED = (
     "evaluator",
     "runner",
     "optimizer",
+    "schedule",
+    "loss",
     "distillation",
     "exporter",
     "quantization",
@@ -240,6 +268,7 @@ def _judge(found: JSON) -> None:
         value = _at(values, name)
         if isinstance(value, bool) or not isinstance(value, kind) or not holds(value):
             problems.append(f"{name} must be {rule}, got {value!r}")
+    problems += mistakes(values["training"])
     problems += _member_problems(values)
     problems += _duration_problems(values)
     if values["search"]["workers"] != "auto" and not _is_count(values["search"]["workers"]):

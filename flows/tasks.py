@@ -36,6 +36,7 @@ from components.artifacts import (
 )
 from components.errors import StageFailedError
 from components.processes import WorkerDied
+from flows.config import conceal
 from flows.execution import require_fit, run_stage
 from flows.launch import adopt_flows, prepare
 from flows.run import current_or_detached
@@ -53,6 +54,8 @@ class Pipeline(Flow[..., Any]):
         super().__init__(fn=fn, name=name, persist_result=False, log_prints=False)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        args = tuple(conceal(given) if isinstance(given, list) else given for given in args)  # Prefect keeps what a flow is called with
+        kwargs = {name: conceal(given) if isinstance(given, list) else given for name, given in kwargs.items()}
         prepare()
         with temporary_settings({PREFECT_API_URL: os.environ["PREFECT_API_URL"]}):
             return super().__call__(*args, **kwargs)

@@ -32,7 +32,7 @@ def view(records: Records, events: Sequence[Mapping[str, Any]], config: JSON) ->
     empty: View = {**dict.fromkeys(DRAWN), "setup": _setup(config)}
     if result is None:
         rows = leaderboard.trials_of_events(events)
-        told = {"words": _unfinished_words(rows), "rounds": _rounds([e for e in events if e.get("event") == "search.round"])}
+        told = {"words": _unfinished_words(rows, events), "rounds": _rounds([e for e in events if e.get("event") == "search.round"])}
         return {**empty, **told, **_trial_table(rows)} if rows else None
     rows = leaderboard.trials(result)
     several = len(leaderboard.objectives_of(result)[0]) > 1
@@ -66,9 +66,11 @@ def _limits(config: JSON) -> dict[str, float]:
     return {key: float(value) for key, value in (config.get("constraint") or {}).items() if value is not None}
 
 
-def _unfinished_words(rows: Sequence[Row]) -> str:
+def _unfinished_words(rows: Sequence[Row], events: Sequence[Mapping[str, Any]]) -> str:
     complete = sum(1 for row in rows if row["state"] == "complete")
-    return f"The search has not ended: {words.count(complete, 'trial')} complete of {len(rows)} started, told by the journal."
+    failed = [e for e in events if e.get("event") in ("stage.started", "stage.failed") and e.get("stage") == "search"][-1:]
+    ended = "ended without a result" if failed and failed[0]["event"] == "stage.failed" else "has not ended"
+    return f"The search {ended}: {words.count(complete, 'trial')} complete of {len(rows)} started, told by the journal."
 
 
 def _search_words(result: SearchResult) -> str:
@@ -412,7 +414,7 @@ def _rounds(rounds: Sequence[Mapping[str, Any]]) -> list[View]:
             "round": row.get("round"),
             "met": bool(row.get("met")),
             "reached": ", ".join(f"{words.metric(k)} {words.figure(v)}" for k, v in (row.get("reached") or {}).items()),
-            "target": ", ".join(f"{words.metric(k)} {words.setting(v)}" for k, v in (row.get("target") or {}).items()),
+            "target": ", ".join(f"{words.metric(k)} {v:g}" for k, v in (row.get("target") or {}).items()),
             "diagnosis": str(row.get("diagnosis") or ""),
             "words": words.sentence(str(row.get("words") or "")),
             "aim": words.sentence(str(row.get("aim") or "")),

@@ -14,7 +14,7 @@ import json
 import secrets
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from components.artifacts import JSON
 from components.errors import UsageError
@@ -62,6 +62,25 @@ def masked(storage: str) -> str:
     parts = urlsplit(storage)
     user, at, host = parts.netloc.rpartition("@")
     return parts._replace(netloc=user.partition(":")[0] + at + host, query="").geturl()
+
+
+def apart(storage: str) -> tuple[str, str | None]:
+    """A storage's address without its password, all else as it was, and the password if it holds one.
+
+    >>> apart("postgresql://ann:s%40cret@db/studies?sslmode=require")
+    ('postgresql://ann@db/studies?sslmode=require', 's@cret')
+    >>> apart("postgresql://db/studies")
+    ('postgresql://db/studies', None)
+    """
+    parts = urlsplit(storage)
+    options = parse_qsl(parts.query, keep_blank_values=True)
+    user, colon, password = parts.netloc.rpartition("@")[0].partition(":")
+    secret = unquote(password) if colon else dict(options).get("password")
+    if secret is None:
+        return storage, None
+    host = parts.netloc.rpartition("@")[2]
+    kept = urlencode([(name, value) for name, value in options if name != "password"])
+    return parts._replace(netloc=f"{user}@{host}" if user else host, query=kept).geturl(), secret
 
 
 class Partners:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import yaml
 from components.build import resolve
 from components.errors import UsageError
 from components.fingerprint import ROOT, targets
-from flows.config import CONF, load
+from flows.config import CONF, conceal, load
 from flows.table import STAGES
 
 pytestmark = pytest.mark.usefixtures("home")
@@ -134,3 +135,29 @@ def test_the_models_name_is_the_data_sets(tmp_path: Path) -> None:
     assert load([]).model == "digits"
     assert load(["model=mine"]).model == "mine"
     assert load(["dataset=csv", f"dataset.path={tmp_path}/churn.csv.gz", "dataset.target=left"]).model == "churn"
+
+
+@pytest.mark.parametrize(("quote", "options"), [("", ""), ("'", "?sslmode=require")])
+def test_a_password_is_written_nowhere(quote: str, options: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not into what is composed, remembered, journalled or handed to Prefect: it goes where PostgreSQL's client looks."""
+    monkeypatch.setenv("ATHANOR_HOME", str(tmp_path))
+    monkeypatch.setenv("PGPASSWORD", "another")
+    found = load([f"search.storage={quote}postgresql://ann:s%40cret@db/studies{options}{quote}"])
+    assert found.values["search"]["storage"] == f"postgresql://ann@db/studies{options}"
+    assert os.environ["PGPASSWORD"] == "s@cret"
+    assert "cret@" not in repr(found) + "".join(path.read_text() for path in tmp_path.rglob("*.json"))
+    assert conceal(["search.storage=postgresql://ann@db/studies", "seed=1"]) == ["search.storage=postgresql://ann@db/studies", "seed=1"]
+
+
+def test_a_password_in_a_file_of_ones_own_is_not_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such a composition is made anew each time, so that the password is found again."""
+    monkeypatch.setenv("ATHANOR_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("PGPASSWORD", "another")
+    folder = tmp_path / "conf" / "experiment"
+    folder.mkdir(parents=True)
+    (folder / "ours.yaml").write_text("# @package _global_\nsearch:\n  storage: postgresql://ann:secret@db/studies\n")
+    for _ in range(2):
+        os.environ["PGPASSWORD"] = "another"
+        found = load(["experiment=ours", f"conf_dir={tmp_path / 'conf'}"])
+        assert (found.values["search"]["storage"], os.environ["PGPASSWORD"]) == ("postgresql://ann@db/studies", "secret")
+    assert not list((tmp_path / "home").rglob("*.json"))
