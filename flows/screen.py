@@ -135,7 +135,8 @@ class Progress:
         self.done_before, open_before = self.done, int(row.get("interrupted") or 0)
         if not (self.done or open_before):
             return None
-        return f"{'search':<9} goes on: {self.done} of {self.asked} trials are done, {open_before} {'was' if open_before == 1 else 'were'} interrupted"
+        were = "was" if open_before == 1 else "were"
+        return f"{'search':<9} goes on: {self.done} of {self.asked} trials are done, {open_before} {were} interrupted"
 
     def _on_search_waiting(self, row: Event) -> str:
         return f"{'search':<9} waits: another process is at work on this study"
