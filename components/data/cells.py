@@ -9,7 +9,10 @@ import bisect
 import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
-from typing import IO, Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from components.data.spool import TemporaryFile
 
 BLOCK_ROWS = 16_384
 MOST_HELD = 2_000_000  # cells of one table that stay in memory, some 120 MB
@@ -23,7 +26,7 @@ class CellStore:
 
     def __init__(self) -> None:
         self._held = 0
-        self._file: IO[bytes] | None = None
+        self._file: TemporaryFile | None = None
 
     def keep(self, cells: Block) -> Kept:
         """Stores a block; what is returned reads it again."""
@@ -31,9 +34,9 @@ class CellStore:
             self._held += len(cells)
             return lambda: cells
         if self._file is None:
-            from components.data.spool import temporary_file
+            from components.data.spool import TemporaryFile
 
-            self._file = temporary_file()
+            self._file = TemporaryFile()
         content = json.dumps(cells, ensure_ascii=False).encode("utf-8", "surrogatepass")
         start = self._file.seek(0, 2)
         self._file.write(content)

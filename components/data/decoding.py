@@ -90,7 +90,9 @@ class Decoders:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for worker in self._workers:
-            worker.close()
+            worker.dismiss()
+        for worker in self._workers:
+            worker.wait()
         os.close(self._memory)
 
     @property
@@ -175,12 +177,15 @@ class _Worker:
             code = self.process.wait()
             warnings.warn(f"a process that decodes images ended with {code}; training goes on without it", stacklevel=2)
 
-    def close(self) -> None:
-        """Lets the process end; kills one that is still busy."""
+    def dismiss(self) -> None:
+        """Lets the process end when it has answered."""
         assert self.process.stdin is not None
-        assert self.process.stdout is not None
         with suppress(BrokenPipeError):
             self.process.stdin.close()
+
+    def wait(self) -> None:
+        """Waits for the end of a dismissed process; kills one that is still busy."""
+        assert self.process.stdout is not None
         try:
             self.process.wait(ENDING_SECONDS)
         except subprocess.TimeoutExpired:

@@ -20,7 +20,7 @@ from components.artifacts import InputField, StoredFile
 from components.data.images import decode, described, image_field, pixels
 from components.data.mapped import Mapped
 from components.data.reader import SPLITS
-from components.data.spool import Spool, temporary_file
+from components.data.spool import Spool, TemporaryFile
 
 BYTES, ENDS = "bytes", "ends"  # the two files of a packed field: uint8 of all images, and where each one ends
 
@@ -42,7 +42,7 @@ class EncodedImages:
 
     def __init__(self, shape: Sequence[int]) -> None:
         self.row_shape = tuple(int(side) for side in shape)
-        self._bytes = temporary_file()
+        self._bytes = TemporaryFile()
         self._sizes: list[int] = []
         self._sums: list[NDArray[np.int64]] = []
         self._squares: list[NDArray[np.int64]] = []

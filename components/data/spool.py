@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -37,11 +37,17 @@ class Blocks(Protocol):
     def __getitem__(self, index: Any) -> NDArray[Any]: ...
 
 
-def temporary_file(in_memory: int | None = None) -> IO[bytes]:
-    """A file without a name, in memory up to so many bytes (`IN_MEMORY_BYTES`), then in the state folder."""
-    folder = home() / "tmp"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return tempfile.SpooledTemporaryFile(max_size=in_memory or IN_MEMORY_BYTES, dir=str(folder))  # type: ignore[return-value]
+class TemporaryFile(tempfile.SpooledTemporaryFile[bytes]):
+    """A file without a name, in memory up to so many bytes, then in the state folder."""
+
+    def __init__(self, in_memory: int | None = None) -> None:
+        self._folder = home() / "tmp"
+        super().__init__(max_size=in_memory or IN_MEMORY_BYTES, dir=str(self._folder))
+
+    def rollover(self) -> None:
+        """Goes on on disk."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        super().rollover()
 
 
 class Spool:
@@ -50,7 +56,7 @@ class Spool:
     def __init__(self, row_shape: Sequence[int], dtype: DTypeLike, in_memory: int | None = None) -> None:
         self.dtype, self.row_shape, self._count = np.dtype(dtype), tuple(int(side) for side in row_shape), 0
         self._row_bytes = self.dtype.itemsize * int(np.prod(self.row_shape, dtype=np.int64))
-        self._file = temporary_file(in_memory)
+        self._file = TemporaryFile(in_memory)
 
     def __len__(self) -> int:
         return self._count

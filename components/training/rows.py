@@ -30,7 +30,6 @@ MODES = ("auto", "memory", "stream")
 MEMORY_SHARE = 0.25
 # What the inputs of a batch may take as float32 where its size is free to choose: activations take some ten times that.
 BATCH_BYTES = 8 * 2**20
-PART_ROWS = 4096  # rows read at a time where all are read
 
 
 class Rows:
@@ -125,9 +124,10 @@ class StreamedRows(Rows):
 
     def _whole(self, field: Mapped | Packed) -> Tensor:
         found = np.empty((len(self), *field.shape[1:]), dtype=field.dtype)
-        for start in range(0, len(self), PART_ROWS):
-            part = slice(start, start + PART_ROWS)
-            found[part] = field.take(self._numbers(part))
+        size = max(1, BATCH_BYTES // field.row_bytes)
+        parts = [slice(start, start + size) for start in range(0, len(self), size)]
+        for part, rows in zip(parts, self._ahead(field, map(self._numbers, parts), size)):
+            found[part] = rows
         return torch.from_numpy(found)
 
 

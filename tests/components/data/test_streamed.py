@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,7 +25,9 @@ from components.data.decoding import Decoders, ahead, enough
 from components.data.mapped import Mapped
 from components.data.packed import Packed
 from components.data.reader import SPLITS
+from components.data.version import read_rows
 from components.errors import DataError, UnknownNameError
+from components.home import home
 from tests.conftest import ROOT
 from tests.datasets import read_version
 
@@ -107,6 +110,18 @@ def test_a_corrupt_image_is_named_or_skipped(pictures: Path, tmp_path: Path) -> 
             assert np.array_equal(np.asarray(load_inputs(record, split)["image"]), load_inputs(sound, split)["image"])
     with pytest.raises(UnknownNameError, match=r"unknown dataset\.corrupt 'skipp'; did you mean 'skip'"):
         read_version(tmp_path / "e", "image_folder", path=str(extra), corrupt="skipp")
+
+
+def test_few_rows_leave_nothing_in_the_state_folder(pictures: Path, tmp_path: Path) -> None:
+    """Reading new rows, as a prediction does, writes nowhere."""
+    record = read_version(tmp_path / "out", "image_folder", path=str(pictures))
+    (tmp_path / "t.csv").write_text("x,y\n" + "".join(f"{i / 7},{'ny'[i % 2]}\n" for i in range(200)))
+    table = read_version(tmp_path / "table", "csv", path=str(tmp_path / "t.csv"), target="y")
+    assert not (home() / "tmp").exists()
+    shutil.rmtree(home())
+    read_rows(record.source, record.inputs, pictures)
+    read_rows(table.source, table.inputs, tmp_path / "t.csv")
+    assert not home().exists()
 
 
 # ---- maps -----------------------------------------------------------------------------------------------------

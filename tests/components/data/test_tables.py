@@ -368,11 +368,14 @@ def test_a_table_of_two_files_on_disk(tmp_path: Path, monkeypatch: pytest.Monkey
         read_version(tmp_path / "out", "csv", path=str(path), test_path=str(test), target="y", task="classification")
 
 
-def test_a_wrong_byte_far_into_a_file_is_found(tmp_path: Path) -> None:
+def test_a_wrong_byte_far_into_a_file_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The line is counted over the parts that are read at a time, gzip or not."""
-    rows = b"".join(b"%d,a\n" % i for i in range(300_000))
+    from components.data import table
+
+    monkeypatch.setattr(table, "READ_BYTES", 1000)
+    rows = b"".join(b"%d,a\n" % i for i in range(3_000))
     content = b"x,y\n" + rows + b"1,\xfc\n"
     for name, data in (("t.csv", content), ("t.csv.gz", gzip.compress(content, 1))):
         (tmp_path / name).write_bytes(data)
-        with pytest.raises(DataError, match=rf"{name} line 300002 is not utf-8 text \(byte 0xfc\)"):
+        with pytest.raises(DataError, match=rf"{name} line 3002 is not utf-8 text \(byte 0xfc\)"):
             read_table(tmp_path / name, Form())
