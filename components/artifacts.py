@@ -183,7 +183,9 @@ class DatasetVersion(Record):
     """A dataset as it was at one moment: content digest, splits, input spec and where its arrays are.
 
     `files` maps `"<split>/<field>"` and `"<split>/target"` to .npy files (C order, first axis the rows) for the
-    splits train, validation and test. `source` is the reader's own configuration, enough to read new rows.
+    splits train, validation and test; images kept encoded are `"<split>/<field>.bytes"` (uint8, one file after another)
+    and `"<split>/<field>.ends"` (int64 [N]). `components.data.arrays` reads both. `source` is the reader's own
+    configuration, enough to read new rows.
     Targets are int64 class indices into `classes` (classification) or float32 (regression).
     """
 
