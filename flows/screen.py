@@ -97,7 +97,7 @@ class Progress:
     # ---- the run and its stages ----
 
     def _on_run_started(self, row: Event) -> str:
-        self.started -= float(row.get("launch_seconds") or 0.0)
+        self.started = time.monotonic() - float(row.get("launch_seconds") or 0.0)  # which holds what was waited for another run
         earlier = float(row.get("spent") or 0.0) - float(row.get("launch_seconds") or 0.0)
         self.budget = row["budget"] - earlier if row.get("budget") else None
         within = f", budget {clock(row['budget'])}" if self.budget else ""

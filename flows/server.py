@@ -113,7 +113,8 @@ def _running() -> dict[str, int] | None:
 
 
 def _spawn() -> dict[str, int]:
-    port = _free_port()
+    with locked(home() / "prefect.alive", timeout=5.0):
+        port = _free_port()  # one that is just leaving has ended
     database = home() / "prefect.db"
     if not database.exists() and template().exists():
         shutil.copy(template(), database.with_suffix(".tmp"))
@@ -189,17 +190,30 @@ def serve(port: int) -> None:
 
 
 def _leave_when_unneeded() -> None:
+    """Ends the process, and forgets its address first, while nobody can be looking for it: a process takes a second to
+    end, and a run that begins in that second needs a server of its own."""
     idle = 0
     with (home() / "prefect.clients").open("a+") as clients:
-        while idle < 2:
+        while True:
             time.sleep(0.5)
-            try:
-                fcntl.flock(clients.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-                fcntl.flock(clients.fileno(), fcntl.LOCK_UN)
-                idle += 1
-            except BlockingIOError:
-                idle = 0
-    os._exit(0)
+            idle = 0 if _is_needed(clients) else idle + 1
+            if idle < 2:
+                continue
+            if not home().is_dir():
+                os._exit(0)
+            with locked(home() / "prefect.lock"):
+                if not _is_needed(clients):
+                    (home() / "prefect.json").unlink(missing_ok=True)
+                    os._exit(0)
+
+
+def _is_needed(clients: IO[str]) -> bool:
+    try:
+        fcntl.flock(clients.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    fcntl.flock(clients.fileno(), fcntl.LOCK_UN)
+    return False
 
 
 if __name__ == "__main__":

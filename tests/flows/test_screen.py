@@ -134,6 +134,16 @@ def test_rounds_and_warm_starts_are_told_in_a_line() -> None:
     assert begun == "search    begins with 3 of the best of earlier studies: digits (2 studies), mnist"
 
 
+def test_time_spent_waiting_for_another_run_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The view is there before the run is opened, and the run tells how long that took."""
+    now = [1000.0]
+    monkeypatch.setattr(screen.time, "monotonic", lambda: now[0])
+    progress = screen.Progress()
+    now[0] += 40.0
+    progress.hear({"event": "run.started", "run": "r", "model": "m", "launch_seconds": 45.0, "spent": 45.0})
+    assert progress.elapsed == 45.0
+
+
 def test_a_supernet_says_how_far_it_is() -> None:
     """Once a quarter: the first trial comes minutes later."""
     progress = screen.Progress()
