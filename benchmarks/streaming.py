@@ -5,8 +5,8 @@
 
 Each case is a process of its own. Its figure is the most resident memory (VmHWM) over what was resident before the case
 began, libraries loaded. Versioning: from files to arrays. Training: one epoch with a validation pass, rows forced to be
-streamed. Speed: images a second through a training step, fed by PyTorch's DataLoader and threads as they are by default, and
-by ours with what is chosen automatically; the two take turns.
+streamed. Speed: images a second, read alone and through a training step, with PyTorch's DataLoader and threads as they
+are by default, and with what ours chooses automatically; they take turns.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +141,7 @@ def train_case(folder: Path, name: str) -> dict[str, Any]:
 
 
 def speed_case(folder: Path, kind: str) -> dict[str, Any]:
-    """Images a second through one network's training step: `default`, or ours over `files` or `pixels`."""
+    """Images a second, read alone and through a network's training step: `default`, or ours over `files` or `pixels`."""
     import torch
 
     from components.artifacts import Candidate, DatasetVersion
@@ -154,20 +154,21 @@ def speed_case(folder: Path, kind: str) -> dict[str, Any]:
     candidate = Candidate(space="it", architecture=CONVNET, hyperparameters={**HOW, "batch_size": BATCH})
     network = build_network({"_target_": "components.models.space.convnet.ConvNet"}, candidate, dataset, 0).train()
     told: dict[str, Any] = {"threads": torch.get_num_threads(), "memory_format": "contiguous"}
-    batches: Iterator[Any]
+    loader: Iterable[Any]
     if kind == "default":
-        batches = plain_batches(folder / "images")
+        loader = plain_loader(folder / "images")
     else:
         rows = load_rows(dataset, "train", data="stream")
         sample, _ = rows.at(slice(0, BATCH))
         told = calibrate(network, list(sample.values()), threads=sorted({1, available_cores()}), precisions=("fp32",))
-        batches = ((fields["image"], targets) for fields, targets in BatchLoader(rows, BATCH, 0, lambda: 0))
+        loader = BatchLoader(rows, BATCH, 0, lambda: 0)
     torch.set_num_threads(told["threads"])
     network = network.to(memory_format=FORMATS[told["memory_format"]])
-    return {"images_per_second": round(images_per_second(network, batches), 1), "threads": told["threads"], "format": told["memory_format"]}
+    numerics = f"{told['threads']} threads, {told['memory_format']}"
+    return {"read": images_per_second(None, loader), "trained": images_per_second(network, loader), "numerics": numerics}
 
 
-def plain_batches(folder: Path) -> Iterator[Any]:
+def plain_loader(folder: Path) -> Iterable[Any]:
     """What everybody begins with: a Dataset that opens a file per row, and a DataLoader as it is by default."""
     import numpy as np
     import torch
@@ -187,23 +188,26 @@ def plain_batches(folder: Path) -> Iterator[Any]:
             with Image.open(file) as image:
                 return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1), label
 
-    return iter(DataLoader(Folder(), batch_size=BATCH, shuffle=True))
+    return DataLoader(Folder(), batch_size=BATCH, shuffle=True)
 
 
-def images_per_second(network: Any, batches: Iterator[Any]) -> float:
-    """Over `STEPS` steps, after a tenth of them."""
+def images_per_second(network: Any, loader: Iterable[Any]) -> float:
+    """Over `STEPS` steps, after a tenth of them; without a network batches are only read."""
     import torch
     from torch.nn import functional
 
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.01) if network else None
     started = 0.0
-    for step, (images, targets) in zip(range(STEPS + STEPS // 10), batches):
+    for step, (images, targets) in zip(range(STEPS + STEPS // 10), loader):
         if step == STEPS // 10:
             started = time.perf_counter()
+        if optimizer is None:
+            continue
+        images = next(iter(images.values())) if isinstance(images, dict) else images
         optimizer.zero_grad()
         functional.cross_entropy(network(images.to(torch.float32)), targets).backward()
         optimizer.step()
-    return STEPS * BATCH / (time.perf_counter() - started)
+    return round(STEPS * BATCH / (time.perf_counter() - started), 1)
 
 
 # ---- the whole ------------------------------------------------------------------------------------------------
@@ -267,13 +271,16 @@ def images(folder: Path, options: argparse.Namespace) -> None:
 
 def speed(folder: Path, options: argparse.Namespace) -> None:
     """Images a second, the three in turns."""
-    found: dict[str, list[float]] = {}
+    found: dict[str, list[dict[str, Any]]] = {"default": [], "files": [], "pixels": []}
     for _ in range(options.repeats):
-        for kind in ("default", "files", "pixels"):
-            told = in_a_process(folder, "speed", kind)
-            found.setdefault(f"{kind} ({told['threads']} threads, {told['format']})", []).append(told["images_per_second"])
-    for title, values in found.items():
-        print(f"| images a second: {title} | median {statistics.median(values):.0f} | {measure.spread(values, 0)} |", flush=True)
+        for kind, rows in found.items():
+            rows.append(in_a_process(folder, "speed", kind))
+    for kind, rows in found.items():
+        numerics = "; ".join(sorted({row["numerics"] for row in rows}))
+        for what in ("read", "trained"):
+            values = [row[what] for row in rows]
+            middle = f"median {statistics.median(values):.0f}"
+            print(f"| images a second {what}: {kind} | {middle} | {measure.spread(values, 0)} ({numerics}) |", flush=True)
 
 
 def table(folder: Path, options: argparse.Namespace) -> None:

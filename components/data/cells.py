@@ -38,9 +38,9 @@ class CellStore:
 
             self._file = TemporaryFile()
         content = json.dumps(cells, ensure_ascii=False).encode("utf-8", "surrogatepass")
-        start = self._file.seek(0, 2)
+        start, size = self._file.seek(0, 2), len(content)
         self._file.write(content)
-        return lambda: self._read(start, len(content))
+        return lambda: self._read(start, size)
 
     def _read(self, start: int, size: int) -> Block:
         assert self._file is not None

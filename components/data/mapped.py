@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-RESIDENT_BYTES = 64 * 2**20  # of one file; a batch touches a few megabytes
+RESIDENT_BYTES = 32 * 2**20  # of one file; a batch touches a few megabytes
 FAULT_BYTES = 64 * 2**10  # what Linux maps around a byte that is read (fault_around_bytes)
 
 

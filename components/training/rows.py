@@ -60,14 +60,14 @@ class Rows:
         fields, targets = self.at(index)
         return Rows(fields=fields, targets=targets)
 
-    def batches(self, cuts: Iterable[Tensor], most: int) -> Iterator[Batch]:
+    def batches(self, cuts: Iterable[Index], most: int) -> Iterator[Batch]:
         """The rows of one index after another, each of at most `most` rows; what is streamed is read ahead."""
         return map(self.at, cuts)
 
     def in_order(self, most: int) -> Iterator[Batch]:
         """All rows in order, at most `most` at a time and fewer where a row is large, so that a pass takes bounded memory."""
         size = max(1, min(most, BATCH_BYTES // (4 * max(1, self.row_values))))
-        return self.batches(torch.arange(len(self)).split(size), size)
+        return self.batches((slice(start, start + size) for start in range(0, len(self), size)), size)
 
 
 class StreamedRows(Rows):
@@ -106,7 +106,7 @@ class StreamedRows(Rows):
         """The same rows in memory."""
         return Rows(fields=self.fields, targets=self.targets)
 
-    def batches(self, cuts: Iterable[Tensor], most: int) -> Iterator[Batch]:
+    def batches(self, cuts: Iterable[Index], most: int) -> Iterator[Batch]:
         cuts, *copies = itertools.tee(cuts, 1 + len(self._stored))
         arrays = [self._ahead(field, map(self._numbers, copy), most) for field, copy in zip(self._stored.values(), copies)]
         for cut, *found in zip(cuts, *arrays):
