@@ -49,7 +49,8 @@ STAGES: dict[str, Stage] = {
         Stage(
             "search", "components.search.search:search", ("version", "augment"),
             (
-                "space", "strategy", "scheduler", "evaluator", "runner", "optimizer", "training", "search", "metrics", "objective",
+                "space", "strategy", "scheduler", "evaluator", "runner", "optimizer", "schedule", "loss", "training", "search",
+                "metrics", "objective",
                 "constraint", "target", "rounds",
             ),
             ignores=("runner", "search.workers", "search.trial_seconds", "search.warm_start", "search.storage", "training.epochs"),
@@ -58,12 +59,12 @@ STAGES: dict[str, Stage] = {
         ),
         Stage(
             "train", "components.training.train:train", ("version", "augment", "search"),
-            ("space", "optimizer", "training", "metrics"), elastic=0.45, seeded=True, warms="serving",
+            ("space", "optimizer", "schedule", "loss", "training", "metrics"), elastic=0.45, seeded=True, warms="serving",
             words="trains the best candidate",
         ),
         Stage(
             "distill", "components.compression.distill:distill", ("version", "augment", "train"),
-            ("distillation", "space", "optimizer", "training", "metrics"), elastic=0.25, seeded=True,
+            ("distillation", "space", "optimizer", "schedule", "loss", "training", "metrics"), elastic=0.25, seeded=True,
             words="trains a smaller student from the teacher",
         ),
         Stage(

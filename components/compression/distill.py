@@ -17,7 +17,7 @@ from components.workspace import Workspace
 def distill(dataset: DatasetVersion, policy: AugmentationPolicy, teacher: TrainedModel, config: JSON, work: Workspace) -> TrainedModel:
     """A student of the same space with the teacher's hyper-parameters; with `distillation=none`, the teacher itself.
 
-    `config` holds distillation, space, optimizer, training, metrics. Ends within `work.seconds` if they are given.
+    `config` holds distillation, space, optimizer, schedule, loss, training, metrics. Ends within `work.seconds` if they are given.
     """
     distiller = build(config["distillation"])
     if not distiller.makes_student:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from components.errors import UnknownNameError
@@ -70,7 +71,7 @@ class Skipping(nn.Module):
 
     def __init__(self, body: nn.Sequential, in_channels: int, out_channels: int, stride: int, norm_name: str, after: nn.Module) -> None:
         super().__init__()
-        self.body, self.after = body, after
+        self.body, self.after, self.drop = body, after, 0.0
         same = stride == 1 and in_channels == out_channels
         self.shortcut = nn.Identity() if same else nn.Sequential(
             convolution(in_channels, out_channels, 1, stride), norm(norm_name, out_channels)
@@ -80,7 +81,23 @@ class Skipping(nn.Module):
             nn.init.zeros_(scales[-1])
 
     def forward(self, features: Tensor) -> Tensor:
-        return self.after(self.body(features) + self.shortcut(features))
+        return self.after(left_out(self.body(features), self.drop, self.training) + self.shortcut(features))
+
+
+def left_out(branch: Tensor, drop: float, training: bool) -> Tensor:
+    """A branch beside a shortcut, [B, ...], left out for each row with the probability `drop` while training."""
+    if not training or not drop:
+        return branch
+    kept = torch.rand(len(branch), *[1] * (branch.ndim - 1), dtype=branch.dtype, device=branch.device) >= drop
+    return branch * kept / (1.0 - drop)
+
+
+def drop_residuals(network: nn.Module, rate: float) -> None:
+    """Stochastic depth (Huang et al., ECCV 2016): branches beside shortcuts are left out, the last with the probability
+    `rate`, those before it more rarely the earlier they come. They are modules with an attribute `drop`."""
+    branches = [module for module in network.modules() if isinstance(getattr(module, "drop", None), float)]
+    for place, module in enumerate(branches, start=1):
+        module.drop = rate * place / len(branches)  # type: ignore[assignment]
 
 
 class Residual(Skipping):

@@ -107,7 +107,7 @@ class Proposer:
 
     def _suggest(self, trial: Trial) -> tuple[Candidate, str]:
         architecture = self.space.sample(trial, self.dataset)
-        hyperparameters = self.space.hyperparameters(trial, self.dataset, self.config["optimizer"])
+        hyperparameters = hyperparameters_of(trial, self.space, self.dataset, self.config)
         candidate = Candidate(space=space_name(self.config["space"]), architecture=architecture, hyperparameters=hyperparameters)
         return candidate, identity_of(self.space, candidate)
 
@@ -115,6 +115,13 @@ class Proposer:
         if IDENTITY in trial.user_attrs:
             return str(trial.user_attrs[IDENTITY])
         return identity_of(self.space, candidate_of(trial)) if CANDIDATE in trial.user_attrs else None
+
+
+def hyperparameters_of(suggest: Suggest, space: Any, dataset: DatasetVersion, config: JSON) -> JSON:
+    """What a space says of how to train its networks, and what else of a training is searched."""
+    from components.training.searched import sample_training
+
+    return {**space.hyperparameters(suggest, dataset, config["optimizer"]), **sample_training(suggest, dataset, config)}
 
 
 def identity_of(space: Any, candidate: Candidate) -> str:
@@ -129,7 +136,7 @@ def problem_of(space: Any, dataset: DatasetVersion, config: JSON, supernet: Path
     from components.search.problem import Problem, key_of_params
 
     def program(suggest: Suggest) -> Drawn:
-        return Drawn(space.sample(suggest, dataset), space.hyperparameters(suggest, dataset, config["optimizer"]))
+        return Drawn(space.sample(suggest, dataset), hyperparameters_of(suggest, space, dataset, config))
 
     def key(point: Point) -> Hashable:
         hyper = tuple(item for item in point.params.items() if not item[0].startswith("arch."))

@@ -255,7 +255,9 @@ class _Search:
         self.lives[number] += 1
         hard = None if limit is None else limit * OVERRUN + SLACK_SECONDS
         architecture = describe(candidate.architecture)
-        self.work.emit("trial.started", number=number, architecture=architecture, attempt=self.lives[number], epochs=task.epochs)
+        self.work.emit(
+            "trial.started", number=number, round=self.plan.round, architecture=architecture, attempt=self.lives[number], epochs=task.epochs
+        )
         self.runner.submit(number, evaluate_trial, task, limit=hard)
 
     def _limit(self) -> float | None:
@@ -415,7 +417,7 @@ class _Search:
         best = self._best()
         self.work.emit(
             event or ("trial.finished" if trial.state in ("complete", "pruned") else "trial.failed"),
-            number=trial.number, trials=self.plan.num_trials, finished=len(self.results), state=trial.state, cause=trial.cause,
+            number=trial.number, round=self.plan.round, trials=self.plan.num_trials, finished=len(self.results), state=trial.state, cause=trial.cause,
             reason=trial.reason, objective=self.plan.objective, value=trial.values.get(self.plan.objective),
             best=best and best.values[self.plan.objective], best_number=best and best.number, seconds=round(trial.seconds, 3),
             num_parameters=trial.num_parameters, architecture=describe(trial.candidate.architecture), trial=trial.to_json(),

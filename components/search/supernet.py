@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from components.artifacts import JSON, AugmentationPolicy, DatasetVersion
 from components.errors import CorruptArtifactError
 from components.search.interface import Strategy
-from components.search.settings import number, whole
+from components.settings import number, whole
 from components.store import fsync
 
 if TYPE_CHECKING:

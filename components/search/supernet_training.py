@@ -30,7 +30,8 @@ from components.search.supernet import FILE, Recipe, SupernetTask, is_supernet, 
 from components.training.batches import Rows, load_rows, seed_of
 from components.training.checkpoint import SafeCheckpointIO, read_checkpoint
 from components.training.failure import DivergedError
-from components.training.schedule import Progress, rate
+from components.training.progress import Progress
+from components.training.schedule.cosine import Cosine
 
 CHECKPOINT = "supernet.ckpt"
 TRAINED_SHARE = 0.85  # of the given time; the rest is for judging
@@ -38,6 +39,7 @@ CHECKPOINT_SECONDS = 20.0  # a kill loses at most so much
 REPORT_EVERY = 0.02  # of the steps
 JUDGED_BATCH = 128  # rows whose statistics normalise each other when candidates are judged
 STRENGTH = 1.0  # of the augmentation: shared weights see few rows very often
+SCHEDULE = Cosine()
 MOMENTUM, CLIP = 0.9, 5.0  # as in DARTS (Liu et al., ICLR 2019)
 
 Forward = Callable[..., Tensor]
@@ -195,7 +197,7 @@ class _Loop:
         step, progress = self.progress.steps, self.progress.value
         generator = torch.Generator().manual_seed(seed_of(self.seed, "step", step))
         for group in self.optimizer.param_groups:
-            group["lr"] = self.recipe.learning_rate * rate(progress)
+            group["lr"] = self.recipe.learning_rate * SCHEDULE.factor(progress)
         self.optimizer.zero_grad()
         for place, forward in enumerate(self.curriculum.forwards(step, progress)):
             self._backward(forward, self.batches.at(step * self.per_step + place), generator)

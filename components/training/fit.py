@@ -22,17 +22,28 @@ from torch import Tensor, nn
 from components.artifacts import JSON, DatasetVersion
 from components.build import build
 from components.errors import UnknownNameError, UsageError
+from components.models.blocks import drop_residuals
+from components.settings import whole
 from components.training.batches import BatchLoader, Rows, load_fold, load_rows
 from components.training.calibrate import FORMATS, PLAIN
 from components.training.checkpoint import SafeCheckpointIO, read_checkpoint
 from components.training.learner import Learner
-from components.training.schedule import Progress
+from components.training.progress import Progress
+from components.training.searched import fitting, settled
 
 # An epoch shorter than this shares its checkpoint with the next: a kill loses at most this much and one epoch.
 CHECKPOINT_SECONDS = 1.0
 # What Lightning calls them.
 PRECISION_OF: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed"}
-DEFAULTS: JSON = {"clip": 1.0, "ema": 0.99, "accelerator": "cpu"}
+DEFAULTS: JSON = {"clip": 1.0, "ema": 0.99, "l1": 0.0, "stochastic_depth": 0.0, "patience": None, "accelerator": "cpu"}
+FAMILY = "components.training"
+USUAL: dict[str, JSON] = {
+    "schedule": {"cosine": {"_target_": f"{FAMILY}.schedule.cosine.Cosine"}},
+    "loss": {
+        "cross_entropy": {"_target_": f"{FAMILY}.loss.cross_entropy.CrossEntropy"},
+        "mse": {"_target_": f"{FAMILY}.loss.mse.MSE"},
+    },
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +79,8 @@ def fit(
     seconds: float | None = None,
     numerics: JSON | None = None,
     training: JSON | None = None,
+    schedules: Mapping[str, JSON] | None = None,
+    losses: Mapping[str, JSON] | None = None,
     teacher: nn.Module | None = None,
     distiller: Callable[..., Tensor] | None = None,
     scratch: Path | None = None,
@@ -80,10 +93,12 @@ def fit(
     epoch before the last, it rests there: the metrics are those of that moment, the schedule is that of all `epochs`,
     and called again with the same `scratch` it goes on as if it had never rested. Raises `DivergedError` when the loss
     is not finite. `fold` (which, of how many) trains and validates on one cut of both splits together instead of on
-    theirs. `training` may hold `clip` (largest gradient norm, 0: none), `ema` (decay of the averaged weights, 0:
-    none) and `accelerator`.
+    theirs. `schedules` and `losses` are what the hyper-parameters `schedule` and `loss` name (None: the usual ones).
+    `training` may hold `clip` (largest gradient norm, 0: none), `ema` (decay of the averaged weights, 0: none), `l1`
+    (penalty on the absolute weights of matrices and kernels), `stochastic_depth` (how often the last residual block is
+    left out), `patience` (validations without a better objective after which training stops) and `accelerator`.
     """
-    training = _checked({**DEFAULTS, **(training or {})})
+    training = _checked(settled({**DEFAULTS, **(training or {})}, hyperparameters))
     rest = epochs if until is None else until
     if not 1 <= rest <= epochs:
         raise UsageError(f"training needs at least 1 epoch and rests at one of its own, got {rest} of {epochs}")
@@ -92,13 +107,15 @@ def fit(
     batch_size = int(hyperparameters["batch_size"])
     loader = BatchLoader(train, batch_size, seed, lambda: learner.current_epoch)
     progress = Progress(total_steps=epochs * len(loader), seconds=seconds, until=rest / epochs)
+    drop_residuals(network, training["stochastic_depth"])
     network = network.to(memory_format=FORMATS[numerics["memory_format"]])
     learner = Learner(
         network, dataset, optimizer=optimizer_of(hyperparameters, optimizers), learning_rate=hyperparameters["learning_rate"],
         label_smoothing=hyperparameters.get("label_smoothing", 0.0), policy=policy,
         strength=hyperparameters.get("augmentation_strength", 0.0), validation=validation, objective=objective, progress=progress,
-        epochs=epochs, train_rows=len(train), seed=seed, clip=float(training["clip"]), ema=float(training["ema"]), emit=emit,
-        teacher=teacher, distiller=distiller, class_weights=training.get("class_weights"),
+        epochs=epochs, train_rows=len(train), seed=seed, training=training, emit=emit, teacher=teacher, distiller=distiller,
+        schedule=_member("schedule", hyperparameters, schedules, dataset.task),
+        loss=_member("loss", hyperparameters, losses, dataset.task), train_targets=train.targets,
     )  # fmt: skip
     _run(learner, loader, epochs, scratch, numerics, str(training["accelerator"]))
     return _result(learner, loader, rest)
@@ -111,11 +128,19 @@ def _rows(dataset: DatasetVersion, limit: int | None, fold: tuple[int, int] | No
 
 
 def _checked(training: JSON) -> JSON:
-    if not 0 <= float(training["ema"]) < 1:
-        raise UsageError(f"training.ema is a decay in 0..1 (1 excluded; 0: none), got {training['ema']}")
-    if float(training["clip"]) < 0:
-        raise UsageError(f"training.clip is a gradient norm (0: none), got {training['clip']}")
+    if training["patience"] is not None:
+        whole("training.patience", training["patience"], 1)
     return training
+
+
+def _member(family: str, hyperparameters: JSON, nodes: Mapping[str, JSON] | None, task: str) -> Any:
+    """The schedule or loss that a candidate names; of those that fit the task, the only or the first one."""
+    nodes = nodes or USUAL[family]
+    known = fitting(nodes, task) if family == "loss" else sorted(nodes)
+    name = hyperparameters.get(family, known[0])
+    if name not in known:
+        raise UnknownNameError(family, name, known)
+    return build(nodes[name])
 
 
 def optimizer_of(hyperparameters: JSON, optimizers: Mapping[str, JSON]) -> Callable[[list[JSON]], torch.optim.Optimizer]:
@@ -146,7 +171,7 @@ def _run(learner: Learner, loader: BatchLoader, epochs: int, scratch: Path | Non
 
 def _takes_up(learner: Learner, kept: JSON) -> bool:
     """Whether a checkpoint is already as far as this session should get; then the learner is as it was saved."""
-    if kept["learner"]["progress"] < learner.progress.until:
+    if kept["learner"]["progress"] < learner.progress.until and not kept["learner"]["is_stopped"]:
         return False
     learner.load_state_dict(kept["state_dict"])
     learner.on_load_checkpoint(kept)
@@ -197,7 +222,7 @@ def _result(learner: Learner, loader: BatchLoader, rest: int) -> Fit:
     return Fit(
         network=network.to(memory_format=torch.contiguous_format).eval(), metrics=dict(learner.best_metrics),
         history=tuple(learner.history), epochs=round(progress.steps / len(loader), 3), steps=progress.steps,
-        truncated=progress.steps < rest * len(loader), seconds=round(progress.total_seconds, 3),
+        truncated=progress.steps < rest * len(loader) and not progress.is_stopped, seconds=round(progress.total_seconds, 3),
     )  # fmt: skip
 
 

@@ -15,14 +15,14 @@ import lightning
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from components import metrics
 from components.artifacts import JSON, DatasetVersion
 from components.errors import UsageError
 from components.training.batches import Rows, seed_of
 from components.training.failure import DivergedError
-from components.training.schedule import Progress, rate
+from components.training.interface import Loss, Schedule
+from components.training.progress import Progress
 
 # Averaged weights span about the last twentieth of the steps taken so far, at most 1 / (1 - ema) of them.
 AVERAGED_SHARE = 0.05
@@ -51,29 +51,32 @@ class Learner(lightning.LightningModule):
         epochs: int,
         train_rows: int,
         seed: int,
-        clip: float,
-        ema: float,
+        training: JSON,
+        schedule: Schedule,
+        loss: Loss,
+        train_targets: Tensor,
         emit: Callable[..., Any],
         teacher: nn.Module | None = None,
         distiller: Callable[..., Tensor] | None = None,
-        class_weights: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
         self.network, self.averaged = network, copy.deepcopy(network).eval().requires_grad_(False)
         self.dataset, self.make_optimizer, self.learning_rate = dataset, optimizer, learning_rate
         self.label_smoothing, self.policy, self.strength = label_smoothing, policy, strength
         self.validation, self.objective, self.progress, self.epochs = validation, objective, progress, epochs
-        self.seed, self.clip, self.emit, self.distiller = seed, clip, emit, distiller
+        self.seed, self.clip, self.emit, self.distiller = seed, float(training["clip"]), emit, distiller
+        self.schedule, self.loss, self.l1, self.patience = schedule, loss, float(training["l1"]), training["patience"]
         self._teacher = [teacher.eval()] if teacher is not None else []  # in a list: not part of this module's state
         self.validate_every = max(1, math.ceil(len(validation) / (3 * VALIDATION_SHARE * max(train_rows, 1))))
         self.history: list[JSON] = []
         self.best: dict[str, Tensor] = {}
         self.best_metrics: dict[str, float] = {}
         self.best_objective = math.nan
-        self.is_finished = False
+        self.is_finished, self._without_gain = False, 0
         self._losses: list[Tensor] = []
-        self._weights = [weights_of(class_weights, dataset)] if class_weights else [None]  # in a list: not part of this module's state
-        self._average = Average(self.averaged, network, ema)
+        # In a list: not part of this module's state.
+        self._weights = [class_weights(loss, training.get("class_weights"), dataset, train_targets)]
+        self._average = Average(self.averaged, network, float(training["ema"]))
 
     # ---- training ---------------------------------------------------------------------------------------------
 
@@ -95,17 +98,33 @@ class Learner(lightning.LightningModule):
         self._losses.clear()
 
     def training_step(self, batch: tuple[dict[str, Tensor], Tensor], batch_index: int) -> Tensor:
-        factor = rate(self.progress.value)
-        for group in self.trainer.optimizers[0].param_groups:
-            group["lr"] = self.learning_rate * factor
+        self._follow_schedule(self.progress.value)
         fields, targets = batch
         fields, targets = self.policy(self._as_floats(fields), targets, self._generator, self.strength)
         inputs = [fields[field.name] for field in self.dataset.inputs]
         loss = self._loss(inputs, targets)
         if not math.isfinite(loss.item()):
-            raise DivergedError(f"training loss became {loss.item()} in epoch {self.current_epoch + 1}, step {batch_index + 1}")
+            where = f"epoch {self.current_epoch + 1}, step {batch_index + 1}"
+            raise DivergedError(f"training loss became {loss.item()} in {where}; {self._likely_cause(inputs)}")
         self._losses.append(loss.detach())
-        return loss
+        return loss + self.l1 * absolute_weights(self.network) if self.l1 else loss
+
+    def _follow_schedule(self, progress: float) -> None:
+        factor, momentum = self.schedule.factor(progress), self.schedule.momentum(progress)
+        for group in self.trainer.optimizers[0].param_groups:
+            group["lr"] = self.learning_rate * factor
+            if momentum is not None and group.get("momentum"):
+                group["momentum"] = momentum
+            if momentum is not None and "betas" in group:
+                group["betas"] = (momentum, group["betas"][1])
+
+    def _likely_cause(self, inputs: list[Tensor]) -> str:
+        """What most often is behind a loss that is not finite, as far as can be seen."""
+        if any(not bool(torch.isfinite(values).all()) for values in inputs if values.is_floating_point()):
+            return "the inputs hold values that are not finite"
+        if any(not bool(torch.isfinite(weight).all()) for weight in self.network.parameters()):
+            return f"weights are no longer finite: learning_rate {self.learning_rate:g} is likely too large"
+        return f"the outputs overflow: learning_rate {self.learning_rate:g} is likely too large"
 
     def _as_floats(self, fields: dict[str, Tensor]) -> dict[str, Tensor]:
         return {name: values.to(torch.float32) if values.dtype == torch.uint8 else values for name, values in fields.items()}
@@ -123,9 +142,7 @@ class Learner(lightning.LightningModule):
         return self.distiller(outputs_MBK, taught, hard, self.dataset.task)
 
     def _hard_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        if self.dataset.task == "classification":
-            return F.cross_entropy(outputs, targets, weight=self._weights[0], label_smoothing=self.label_smoothing)
-        return F.mse_loss(outputs.squeeze(-1), targets)
+        return self.loss(outputs, targets, weights_K=self._weights[0], label_smoothing=self.label_smoothing)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         if self.clip:
@@ -148,6 +165,7 @@ class Learner(lightning.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         self.is_finished = self.progress.is_complete
+        was_best = self.best_objective
         due = self.is_finished or (self.current_epoch + 1) % self.validate_every == 0
         row: JSON = {
             "epoch": self.current_epoch + 1,
@@ -157,6 +175,7 @@ class Learner(lightning.LightningModule):
         if due:
             before = self.progress.session_seconds
             row |= self.judge()
+            self._stop_if_nothing_gains(self.best_objective != was_best)
             # The last pass must fit into the time limit as well.
             self.progress.reserve = max(self.progress.reserve, 1.5 * (self.progress.session_seconds - before))
             if self.is_finished and 2 < len(self.dataset.classes) <= MOST_CLASSES:
@@ -164,6 +183,12 @@ class Learner(lightning.LightningModule):
         row["seconds"] = round(self.progress.total_seconds, 3)
         self.history.append(row)
         self.emit("epoch", epoch=row["epoch"], epochs=self.epochs, value=row.get(self.objective), seconds=row["seconds"])
+
+    def _stop_if_nothing_gains(self, gained: bool) -> None:
+        """Early stopping (Prechelt, 1998): after `patience` validations without a better objective."""
+        self._without_gain = 0 if gained else self._without_gain + 1
+        if self.patience is not None and self._without_gain >= self.patience:
+            self.progress.is_stopped = self.is_finished = self.trainer.should_stop = True
 
     def judge(self) -> dict[str, float]:
         """Validation metrics of the averaged weights, which are kept if they are the best so far."""
@@ -187,7 +212,8 @@ class Learner(lightning.LightningModule):
         checkpoint["learner"] = {
             "steps": self.progress.steps, "elapsed": self.progress.total_seconds, "progress": self.progress.value,
             "history": self.history, "best": self.best, "best_metrics": self.best_metrics,
-            "best_objective": self.best_objective, "is_finished": self.is_finished,
+            "best_objective": self.best_objective, "is_finished": self.is_finished, "without_gain": self._without_gain,
+            "is_stopped": self.progress.is_stopped,
         }  # fmt: skip
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -195,6 +221,23 @@ class Learner(lightning.LightningModule):
         self.progress.resume(steps=kept["steps"], elapsed=kept["elapsed"], progress=kept["progress"])
         self.history, self.best, self.best_metrics = list(kept["history"]), kept["best"], kept["best_metrics"]
         self.best_objective, self.is_finished = kept["best_objective"], kept["is_finished"]
+        self._without_gain, self.progress.is_stopped = kept["without_gain"], kept["is_stopped"]
+
+
+def class_weights(loss: Loss, given: Mapping[str, float] | None, dataset: DatasetVersion, targets: Tensor) -> Tensor | None:
+    """The weight of each class in the loss [K]: the loss's own times those `given`; None: all alike. Raises `UsageError`."""
+    own = None
+    if dataset.task == "classification":
+        own = loss.class_weights(torch.bincount(targets, minlength=dataset.num_outputs).to(torch.float32))
+    if not given:
+        return own
+    weights = weights_of(given, dataset)
+    return weights if own is None else own * weights
+
+
+def absolute_weights(network: nn.Module) -> Tensor:
+    """The sum of the absolute values of matrices and kernels: what L1 regularisation keeps small (Tibshirani, 1996)."""
+    return torch.stack([parameter.abs().sum() for parameter in network.parameters() if parameter.ndim > 1]).sum()
 
 
 def weights_of(given: Mapping[str, float], dataset: DatasetVersion) -> Tensor:

@@ -21,7 +21,8 @@ from components.workspace import Workspace
 
 
 def train(dataset: DatasetVersion, policy: AugmentationPolicy, candidate: Candidate, config: JSON, work: Workspace) -> TrainedModel:
-    """A teacher: weights of the epoch that did best on validation, below `work.out`. `config` holds space, optimizer, training, metrics.
+    """A teacher: weights of the epoch that did best on validation, below `work.out`. `config` holds space, optimizer,
+    schedule, loss, training, metrics.
 
     Ends within `work.seconds` if they are given, with its schedule completed; resumes from `work.scratch`. Raises
     `DivergedError` when the loss is not finite.
@@ -51,7 +52,7 @@ def train_model(
         network, dataset, candidate.hyperparameters, policy=build(policy.config), optimizers=config["optimizer"], seed=seed,
         epochs=epochs, seconds=work.left(), numerics=candidate.numerics, teacher=teacher, distiller=distiller,
         objective=metrics.objective((config.get("metrics") or {}).get("objective"), dataset.task),
-        training=training, scratch=work.scratch, emit=work.emit,
+        training=training, schedules=config.get("schedule"), losses=config.get("loss"), scratch=work.scratch, emit=work.emit,
     )  # fmt: skip
     return TrainedModel(
         role=role, candidate=candidate.replace(hyperparameters={**candidate.hyperparameters, "epochs": epochs}),

@@ -114,7 +114,8 @@ def _how(
     return {
         "policy": build(policy.config), "optimizers": config["optimizer"], "seed": seed, "epochs": full, "until": epochs, "rows": rows,
         "objective": metrics.objective((config.get("metrics") or {}).get("objective"), dataset.task),
-        "numerics": candidate.numerics, "training": config.get("training") or {},
+        "numerics": candidate.numerics, "training": config.get("training") or {}, "schedules": config.get("schedule"),
+        "losses": config.get("loss"),
     }  # fmt: skip
 
 

@@ -13,7 +13,7 @@ import yaml
 from components.build import resolve
 from components.errors import UsageError
 from components.fingerprint import ROOT, targets
-from flows.config import CONF, conceal, load
+from flows.config import CONF, LISTS, conceal, load
 from flows.table import STAGES
 
 pytestmark = pytest.mark.usefixtures("home")
@@ -28,12 +28,12 @@ def test_there_are_yamls_to_test() -> None:
 @pytest.mark.parametrize("file", YAMLS, ids=lambda f: f"{f.parent.name}/{f.stem}")
 def test_every_shipped_choice_composes_and_names_classes_that_exist(file: Path) -> None:
     """A choice listed in conf/ is real."""
-    value = f"[{file.stem}]" if file.parent.name in ("check", "gate", "optimizer") else file.stem
+    value = f"[{file.stem}]" if file.parent.name in LISTS else file.stem
     config = load([f"{file.parent.name}={value}"])
     if file.parent.name == "experiment":
         return
     node = config.values[file.parent.name]
-    node = node[file.stem] if file.parent.name in ("check", "gate", "optimizer") else node
+    node = node[file.stem] if file.parent.name in LISTS else node
     assert list(targets(node))
     assert callable(resolve(node["_target_"]))
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from components.artifacts import JSON, DatasetVersion, InputField
 from components.errors import UsageError
-from components.models.blocks import ACTIVATIONS, activation
+from components.models.blocks import ACTIVATIONS, activation, left_out
 from components.models.choices import names, numbers, share, switches, whole_numbers
 from components.models.conditional import ConditionalSpace
 from components.models.hyperparameters import sample_hyperparameters
@@ -173,10 +173,11 @@ class Hidden(nn.Module):
         self.linear = ScaledLinear(in_width, width, members) if members > 1 else nn.Linear(in_width, width)
         self.rest = nn.Sequential(activation(activation_name), nn.Dropout(dropout))
         self.shortcut = shortcut
+        self.drop = 0.0 if shortcut else None
 
     def forward(self, features: Tensor) -> Tensor:
         changed = self.rest(self.linear(features))
-        return features + changed if self.shortcut else changed
+        return features + left_out(changed, self.drop or 0.0, self.training) if self.shortcut else changed
 
     def begin_as_identity(self) -> bool:
         """Passes non-negative features on as they are, or beside a shortcut nearly adds nothing; for ReLU alone."""

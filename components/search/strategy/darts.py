@@ -21,8 +21,8 @@ from components.errors import UnknownNameError
 from components.models.points import Point
 from components.search.derivation import DerivedSampler
 from components.search.problem import Problem
-from components.search.settings import number, whole
 from components.search.supernet import MIXTURE, SUPERNET, TRAINED, Recipe, SupernetTask
+from components.settings import number, whole
 
 if TYPE_CHECKING:
     import torch

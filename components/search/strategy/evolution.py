@@ -15,7 +15,7 @@ from optuna.samplers import BaseSampler
 
 from components.models.points import Point
 from components.search.problem import PointSampler, Problem, Told, assessed, unseen
-from components.search.settings import number, whole
+from components.settings import number, whole
 
 PATIENCE = 10  # children that were tried before, until the next ones are changed in one more place
 

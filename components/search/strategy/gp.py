@@ -24,7 +24,7 @@ from optuna.trial import TrialState
 
 from components.models.points import Point, share_of
 from components.search.problem import PointSampler, Problem, Told, assessed, keys_of, ranked, unseen
-from components.search.settings import whole
+from components.settings import whole
 
 if TYPE_CHECKING:
     from optuna._gp.acqf import BaseAcquisitionFunc

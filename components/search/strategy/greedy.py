@@ -15,7 +15,7 @@ from optuna.samplers import BaseSampler
 
 from components.models.points import STEP, Point, has_few, others
 from components.search.problem import PointSampler, Problem, Told, assessed, keys_of, unseen
-from components.search.settings import whole
+from components.settings import whole
 
 SHRINK = 0.5  # of the step, each time that all numbers of a candidate were changed up and down in vain
 

@@ -17,7 +17,7 @@ from optuna.samplers import BaseSampler
 from components.models.interface import Suggest
 from components.models.points import Point, Points, at, ranged
 from components.search.problem import PointSampler, Problem, Told, keys_of
-from components.search.settings import whole
+from components.settings import whole
 
 TRIES = 200  # draws that only met what was tried already, before the grid is walked through in order
 

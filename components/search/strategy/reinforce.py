@@ -22,7 +22,7 @@ from optuna.trial import TrialState
 from components.models.points import Point, at, categorical, has_few, ranged, share_of, values_of
 from components.search.problem import PointSampler, Problem, Told, unseen
 from components.search.ranking import dominates
-from components.search.settings import number, whole
+from components.settings import number, whole
 
 PATIENCE = 5  # draws that were tried before, until the policy is followed half as closely
 LARGEST = 3.0  # logit, up or down, so that no choice is ever ruled out: the likeliest is drawn at most 400 times as often

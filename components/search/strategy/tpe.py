@@ -12,7 +12,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, TPESampler
 
 from components.search.problem import Problem
-from components.search.settings import whole
+from components.settings import whole
 
 
 class TPEStrategy:

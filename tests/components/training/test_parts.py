@@ -12,7 +12,7 @@ from components.errors import UnknownNameError
 from components.training.calibrate import calibrate, settle
 from components.training.checkpoint import SafeCheckpointIO, read_checkpoint
 from components.training.learner import Average
-from components.training.schedule import END, START, WARMUP, Progress, rate
+from components.training.progress import Progress
 
 
 def test_a_checkpoint_round_trips_without_pickle(tmp_path: Path) -> None:
@@ -37,14 +37,6 @@ def test_a_checkpoint_refuses_what_is_not_plain(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="plain values, got PosixPath"):
         SafeCheckpointIO().save_checkpoint({"x": Path("/")}, tmp_path / "c.ckpt")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_the_rate_rises_then_falls_to_its_end() -> None:
-    assert rate(0.0) == pytest.approx(START)
-    assert rate(WARMUP) == pytest.approx(1.0)
-    assert rate(1.0) == pytest.approx(END)
-    falling = [rate(WARMUP + (1 - WARMUP) * k / 20) for k in range(21)]
-    assert falling == sorted(falling, reverse=True)
 
 
 def test_progress_follows_steps_or_time_whichever_is_further() -> None:

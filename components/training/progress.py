@@ -1,4 +1,4 @@
-"""How far a training is, and the learning rate that follows from it.
+"""How far a training is: what its schedule follows.
 
 Progress runs from 0 to 1 over the planned steps or over a time limit, whichever is nearer its end. So a schedule
 always completes, on a slow machine too: with a limit of half the needed time the rate falls twice as fast. A training
@@ -7,29 +7,18 @@ that is to rest on its way (`until` below 1) spreads the way there, not the whol
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-
-# The rate rises linearly over the first tenth (from a tenth of its peak), then falls by a half cosine to nearly zero.
-WARMUP, START, END = 0.1, 0.1, 0.002
-
-
-def rate(progress: float) -> float:
-    """Factor on the peak learning rate at `progress` in 0..1."""
-    if progress < WARMUP:
-        return START + (1 - START) * progress / WARMUP
-    return END + (1 - END) * 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - WARMUP) / (1 - WARMUP))))
 
 
 @dataclass
 class Progress:
     """Counts steps against `total_steps` and seconds against `seconds` (None: no limit, and nothing depends on the clock).
 
-    `until` is the progress at which this session ends; the rest of the schedule is left to later ones. `elapsed` is
-    what earlier sessions took before they rested or were killed; a resumed session spreads the rest of its way over the
-    `seconds` it is given.
+    `until` is the progress at which this session ends; the rest of the schedule is left to later ones. `is_stopped` says
+    that training ended early for good. `elapsed` is what earlier sessions took before they rested or were killed; a
+    resumed session spreads the rest of its way over the `seconds` it is given.
     """
 
     total_steps: int
@@ -38,6 +27,7 @@ class Progress:
     steps: int = 0
     elapsed: float = 0.0
     reserve: float = 0.0
+    is_stopped: bool = False
     clock: Callable[[], float] = time.monotonic
     _started: float = field(default=0.0, init=False)
     _resumed_at: float = field(default=0.0, init=False)
@@ -74,9 +64,9 @@ class Progress:
     @property
     def is_over(self) -> bool:
         """This session has no step left, or no time for one."""
-        return self.value >= self.until
+        return self.is_stopped or self.value >= self.until
 
     @property
     def is_complete(self) -> bool:
         """The whole schedule has been run."""
-        return self.value >= 1.0
+        return self.is_stopped or self.value >= 1.0

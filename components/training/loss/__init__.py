@@ -1,0 +1,1 @@
+"""What a training minimises: one member a file, chosen by `loss=`."""

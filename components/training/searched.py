@@ -1,0 +1,92 @@
+"""What of a training is searched beside its space's own hyper-parameters: the schedule, the loss, and settings with several values.
+
+A family with one choice, or a setting with one value, is no parameter of the search. A list is a choice of its entries,
+a mapping with `low`, `high` and perhaps `log: true` a range.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from components.artifacts import JSON, DatasetVersion
+from components.build import build
+from components.errors import UnknownNameError, UsageError
+from components.models.interface import Suggest, choose
+from components.settings import number
+
+# By setting of `training`: the least, the most, and whether these ends are left out; None is allowed where it says `none`.
+SEARCHED: dict[str, JSON] = {
+    "ema": {"low": 0, "high": 1, "below": True},
+    "clip": {"low": 0, "high": float("inf")},
+    "l1": {"low": 0, "high": float("inf")},
+    "stochastic_depth": {"low": 0, "high": 1, "below": True},
+}
+
+
+def sample_training(trial: Suggest, dataset: DatasetVersion, config: JSON) -> JSON:
+    """The drawn hyper-parameters. Raises `UsageError`."""
+    found: JSON = {}
+    if config.get("schedule"):
+        found["schedule"] = choose(trial, "hp.schedule", sorted(config["schedule"]))
+    if config.get("loss"):
+        found["loss"] = choose(trial, "hp.loss", fitting(config["loss"], dataset.task))
+    training = config.get("training") or {}
+    return found | {name: _drawn(trial, name, training[name]) for name in SEARCHED if is_searched(training.get(name))}
+
+
+def fitting(losses: Mapping[str, JSON], task: str) -> list[str]:
+    """The losses for a task, by name. Raises `UsageError` if there is none."""
+    found = sorted(name for name, node in losses.items() if build(node).task == task)
+    if not found:
+        raise UsageError(f"loss must list one for {task}, got {', '.join(sorted(losses)) or 'none'}")
+    return found
+
+
+def is_searched(value: Any) -> bool:
+    """Whether a setting names several values."""
+    return isinstance(value, list | tuple | Mapping)
+
+
+def _drawn(trial: Suggest, name: str, value: Any) -> float:
+    if not isinstance(value, Mapping):
+        return choose(trial, f"hp.{name}", list(value))
+    return trial.suggest_float(f"hp.{name}", float(value["low"]), float(value["high"]), log=bool(value.get("log", False)))
+
+
+def settled(training: JSON, hyperparameters: JSON) -> JSON:
+    """The settings of one training: a candidate's own where they were searched, else the one value. Raises `UsageError`."""
+    found = {**training, **{name: hyperparameters[name] for name in SEARCHED if name in hyperparameters}}
+    for name, rule in SEARCHED.items():
+        if is_searched(found.get(name)):
+            raise UsageError(f"training.{name} names several values and the candidate none of them; give one value, got {found[name]}")
+        if name in found:
+            found[name] = number(f"training.{name}", found[name], **rule)
+    return found
+
+
+def mistakes(training: JSON) -> list[str]:
+    """What is wrong with the searched settings, a sentence each."""
+    found = []
+    for name, rule in SEARCHED.items():
+        try:
+            for value in _values(name, training.get(name, rule["low"])):
+                number(f"training.{name}", value, **rule)
+        except UsageError as error:
+            found.append(str(error))
+    return found
+
+
+def _values(name: str, value: Any) -> list[Any]:
+    if isinstance(value, Mapping):
+        wrong = set(value) - {"low", "high", "log"}
+        if wrong:
+            raise UnknownNameError(f"training.{name}", sorted(wrong)[0], ["low", "high", "log"])
+        if not {"low", "high"} <= set(value) or not value["low"] < value["high"] or (value.get("log") and not value["low"] > 0):
+            raise UsageError(f"training.{name} as a range needs low below high, above 0 with log, got {dict(value)}")
+        return [value["low"], value["high"]]
+    if isinstance(value, list | tuple):
+        if not value:
+            raise UsageError(f"training.{name} must be a number, a list of some or a range, got an empty list")
+        return list(value)
+    return [value]
