@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import itertools
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -355,6 +356,26 @@ def test_a_table_on_disk_is_the_table_in_memory(tmp_path: Path, monkeypatch: pyt
     path = write(tmp_path, "x,y\n" + "".join(f"{'oops' if i == 777 else i / 3},{'ny'[i % 2]}\n" for i in range(1000)), "wrong.csv")
     with pytest.raises(DataError, match=r"wrong\.csv line 779, column 'x': 'oops' is not a number"):
         read_version(tmp_path / "out", "csv", path=str(path), target="y")
+
+
+def test_cells_on_disk_take_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table of 2 MB, whose cells are 10 MB as strings, is read within 1 MB."""
+    from components.data import cells, spool, table
+
+    for module, name, value in (
+        (cells, "BLOCK_ROWS", 256), (table, "BLOCK_ROWS", 256), (cells, "MOST_HELD", 0), (spool, "IN_MEMORY_BYTES", 999),
+    ):  # fmt: skip
+        monkeypatch.setattr(module, name, value)
+    path = write(tmp_path, "a,b,c,d\n" + "".join(f"{i / 7:.6f},{i},{i * i},x{i % 5000}\n" for i in range(50_000)))
+    tracemalloc.start()
+    try:
+        found = read_table(path, Form())
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(found) == 50_000
+    assert found.columns["b"][49_999] == "49999"
+    assert peak < 1_000_000
 
 
 def test_a_table_of_two_files_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
