@@ -145,8 +145,9 @@ class _Worker:
         root = str(Path(components.__file__).resolve().parent.parent)
         paths = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH")) if part)
         self.process = subprocess.Popen(
-            [sys.executable, "-m", __name__, json.dumps({**told, "memory": memory})], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            pass_fds=[memory], env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+            # -P: a folder `components` where the user happens to be is not ours
+            [sys.executable, "-P", "-m", __name__, json.dumps({**told, "memory": memory})], stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, pass_fds=[memory], env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
         self.is_alive = True
 
