@@ -203,7 +203,7 @@ class Mirror:
     def __init__(self, run: str, *, model: str, params: JSON, folder: Path) -> None:
         self.run, self.model, self.params, self.folder = run, model, params, folder
         self._id = self._experiment = ""
-        self._trials: dict[int, str] = {}
+        self._trials: dict[tuple[int, int], str] = {}  # by round, each with a study of its own, and number
         self._metrics: list[Metric] = []
         self._tags: dict[str, str] = {}
 
@@ -307,16 +307,24 @@ class Mirror:
         tags = [RunTag(f"athanor.{name}", _text(event.get(name) or "")) for name in ("state", "cause", "reason")]
         client.log_batch(run_id, params=_params(params[:PARAMS_PER_BATCH]), metrics=metrics[:METRICS_PER_BATCH], tags=tags)
         client.set_terminated(run_id, STATUS.get(str(event.get("state")), "FAILED"), end_time=now)
-        self._add(event, {"search.value": event.get("value"), "search.best": event.get("best")}, step=int(event["number"]))
+        self._add(event, {"search.value": event.get("value"), "search.best": event.get("best")}, step=self._place(event))
+
+    def _place(self, event: Event) -> int:
+        """A trial's number, counted on from round to round."""
+        return sum(1 for earlier, _ in self._trials if earlier < int(event.get("round", 1))) + int(event["number"])
 
     def _trial(self, client: MlflowClient, event: Event) -> str:
-        number = int(event["number"])
-        if number not in self._trials:
+        round_number, number = place = int(event.get("round", 1)), int(event["number"])
+        if place not in self._trials:
             started = _milliseconds(event) - int(1000 * float(event.get("seconds") or 0.0))
-            tags = {"mlflow.parentRunId": self._id, "athanor.kind": "trial", "athanor.trial": str(number), "athanor.run": self.run}
-            made = client.create_run(self._experiment, start_time=started, run_name=f"trial {number}", tags=tags)
-            self._trials[number] = made.info.run_id
-        return self._trials[number]
+            tags = {
+                "mlflow.parentRunId": self._id, "athanor.kind": "trial", "athanor.trial": str(number),
+                "athanor.round": str(round_number), "athanor.run": self.run,
+            }  # fmt: skip
+            name = f"trial {number}" if round_number == 1 else f"round {round_number} trial {number}"
+            made = client.create_run(self._experiment, start_time=started, run_name=name, tags=tags)
+            self._trials[place] = made.info.run_id
+        return self._trials[place]
 
 
 HANDLERS: dict[str, Callable[[Mirror, MlflowClient, Event], None]] = {
@@ -336,10 +344,11 @@ HANDLERS: dict[str, Callable[[Mirror, MlflowClient, Event], None]] = {
 }
 
 
-def _nested_runs(client: MlflowClient, experiment_id: str, parent: str) -> dict[int, str]:
-    """The nested runs that are there already, by trial number."""
+def _nested_runs(client: MlflowClient, experiment_id: str, parent: str) -> dict[tuple[int, int], str]:
+    """The nested runs that are there already, by round and trial number."""
     found = client.search_runs([experiment_id], f"tags.`mlflow.parentRunId` = '{parent}'", max_results=10_000)
-    return {int(run.data.tags["athanor.trial"]): run.info.run_id for run in found if "athanor.trial" in run.data.tags}
+    tagged = [(run.data.tags, run.info.run_id) for run in found if "athanor.trial" in run.data.tags]
+    return {(int(tags.get("athanor.round", 1)), int(tags["athanor.trial"])): run_id for tags, run_id in tagged}
 
 
 def _record(stage: str, key: str) -> Any:

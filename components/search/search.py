@@ -417,8 +417,8 @@ class _Search:
         best = self._best()
         self.work.emit(
             event or ("trial.finished" if trial.state in ("complete", "pruned") else "trial.failed"),
-            number=trial.number, round=self.plan.round, trials=self.plan.num_trials, finished=len(self.results), state=trial.state, cause=trial.cause,
-            reason=trial.reason, objective=self.plan.objective, value=trial.values.get(self.plan.objective),
+            number=trial.number, round=self.plan.round, trials=self.plan.num_trials, finished=len(self.results),
+            state=trial.state, cause=trial.cause, reason=trial.reason, objective=self.plan.objective, value=trial.values.get(self.plan.objective),
             best=best and best.values[self.plan.objective], best_number=best and best.number, seconds=round(trial.seconds, 3),
             num_parameters=trial.num_parameters, architecture=describe(trial.candidate.architecture), trial=trial.to_json(),
         )  # fmt: skip

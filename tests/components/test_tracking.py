@@ -28,14 +28,14 @@ def journal(home: Path) -> Journal:
     return journal
 
 
-def write_trial(journal: Journal, number: int, *, value: float = 0.9) -> None:
+def write_trial(journal: Journal, number: int, *, value: float = 0.9, round_number: int = 1) -> None:
     candidate = {"architecture": {"depth": 2, "stages": [{"width": 8}]}, "hyperparameters": {"learning_rate": 0.01}}
     history = [{"epoch": n, "train_loss": 1 / (n + 1), "accuracy": value} for n in range(3)]
     trial = {"candidate": candidate, "values": {"accuracy": value, "log_loss": 0.3}, "history": history}
-    journal.write("trial.started", stage="search", number=number)
+    journal.write("trial.started", stage="search", number=number, round=round_number)
     journal.write(
-        "trial.finished", stage="search", number=number, state="complete", objective="accuracy", value=value, best=value,
-        seconds=1.5, num_parameters=650, trial=trial,
+        "trial.finished", stage="search", number=number, round=round_number, state="complete", objective="accuracy", value=value,
+        best=value, seconds=1.5, num_parameters=650, trial=trial,
     )  # fmt: skip
 
 
@@ -99,6 +99,21 @@ def test_a_run_and_its_trials(journal: Journal) -> None:
     assert [m.value for m in client.get_metric_history(parent.info.run_id, "train.value")] == [0.8, 0.9]
     assert [m.step for m in client.get_metric_history(best.info.run_id, "epoch.train_loss")] == [0, 1, 2]
     assert [file.path for file in client.list_artifacts(parent.info.run_id)] == ["report.html"]
+
+
+def test_a_later_rounds_trials_have_runs_of_their_own(journal: Journal) -> None:
+    """Each round's study numbers its trials from 0; also after a resume, which goes through the first round again."""
+    for _ in range(2):
+        tracker = tracked(journal)
+        write_trial(journal, 0, value=0.7)
+        write_trial(journal, 0, value=0.9, round_number=2)
+        assert tracker.close(30)
+        journal.listeners = ()
+    found = runs()
+    assert sorted(found) == ["r1", "round 2 trial 0", "trial 0"]
+    assert [found[name].data.metrics["accuracy"] for name in ("trial 0", "round 2 trial 0")] == [0.7, 0.9]
+    history = connect().get_metric_history(found["r1"].info.run_id, "search.value")
+    assert {(point.step, point.value) for point in history} == {(0, 0.7), (1, 0.9)}
 
 
 def test_listening_never_waits(journal: Journal) -> None:
