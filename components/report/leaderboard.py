@@ -159,8 +159,8 @@ def _told(number: int, kind: str, objective: str, event: Mapping[str, Any]) -> T
 
 def _flat_row(row: Row) -> Row:
     kept = {key: row[key] for key in ("rank", "number", "state", "value", "best", "on_front", "parameters", "seconds", "cause", "reason")}
-    several = _flatten(row["objectives"], "objective.") if len(row["objectives"]) > 1 else {}
-    told = several | _flatten(row["missed"], "missed.") | _flatten(row["fidelity"], "fidelity.")
+    objectives = {name: value for name, value in row["objectives"].items() if name}  # a trial at work has none yet
+    told = _flatten(objectives, "objective.") | _flatten(row["missed"], "missed.") | _flatten(row["fidelity"], "fidelity.")
     return kept | told | _flatten(row["architecture"], "architecture.") | _flatten(row["hyperparameters"], "hyperparameters.")
 
 
@@ -250,7 +250,8 @@ def text(rows: Sequence[Row]) -> str:
     if not rows:
         return ""
     shared = _shared(rows)
-    cells = [_trial_cells(row, shared) if "number" in row else _version_cells(row) for row in rows]
+    objectives = next((list(found) for row in rows if (found := _under(row, "objective"))), [])
+    cells = [_trial_cells(row, shared, objectives) if "number" in row else _version_cells(row) for row in rows]
     widths = {name: max(len(name), *(len(cell[name]) for cell in cells)) for name in cells[0]}
     lines = [{name: name for name in cells[0]}, *cells]
     foot = [f"every trial: {words.settings(shared)}"] if shared else []
@@ -284,10 +285,11 @@ def _under(row: Row, name: str) -> Row:
     return row[name] if name in row else {key.partition(".")[2]: value for key, value in row.items() if key.startswith(f"{name}.")}
 
 
-def _trial_cells(row: Row, shared: Row) -> dict[str, str]:
+def _trial_cells(row: Row, shared: Row, names: Sequence[str]) -> dict[str, str]:
     state = f"{row['state']} ({row['cause']})" if row["cause"] and row["cause"] != row["state"] else str(row["state"])
     chosen = {key: value for key, value in _under(row, "architecture").items() if key not in shared}
-    objectives = _under(row, "objective") or {"value": row["value"]}
+    known = _under(row, "objective")
+    objectives = {name: known.get(name) for name in names} if len(names) > 1 else {next(iter(names), "value"): row["value"]}
     return {
         "trial": str(row["number"]),
         "state": state,
@@ -295,7 +297,7 @@ def _trial_cells(row: Row, shared: Row) -> dict[str, str]:
         "parameters": f"{row['parameters']:,}" if row["parameters"] else words.NONE,
         "time": words.seconds(row["seconds"]),
         "note": note(row),
-        "architecture or reason": row["reason"] or words.settings(chosen),
+        "architecture or reason": " ".join(row["reason"].split()) or words.settings(chosen),
     }
 
 

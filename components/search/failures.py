@@ -9,6 +9,7 @@ from pathlib import Path
 from components.artifacts import Trial
 from components.processes import WorkerBug, WorkerDied
 from components.search.interface import Outcome
+from components.training.failure import cause_of
 
 LIVES = 3  # times a trial is started when its process is killed from outside
 
@@ -37,7 +38,7 @@ def explain(outcome: Outcome, *, out_of_memory: bool = False) -> tuple[str, str,
         return "killed", "killed", f"{WorkerDied(outcome.value)} {LIVES} times"
     if outcome.kind == "died":
         return "failed", "bug", str(WorkerDied(outcome.value))
-    if isinstance(outcome.value, WorkerBug) and outcome.value.kind == "MemoryError":
+    if isinstance(outcome.value, WorkerBug) and (outcome.value.kind == "MemoryError" or cause_of(outcome.value) == "oom"):
         return "failed", "oom", f"out of memory: {outcome.value.message or 'MemoryError'}"
     return "failed", "bug", str(outcome.value) if outcome.kind == "error" else "its process left no result"
 

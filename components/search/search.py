@@ -418,7 +418,8 @@ class _Search:
         self.work.emit(
             event or ("trial.finished" if trial.state in ("complete", "pruned") else "trial.failed"),
             number=trial.number, round=self.plan.round, trials=self.plan.num_trials, finished=len(self.results),
-            state=trial.state, cause=trial.cause, reason=trial.reason, objective=self.plan.objective, value=trial.values.get(self.plan.objective),
+            state=trial.state, cause=trial.cause, reason=trial.reason,
+            objective=self.plan.objective, value=trial.values.get(self.plan.objective),
             best=best and best.values[self.plan.objective], best_number=best and best.number, seconds=round(trial.seconds, 3),
             num_parameters=trial.num_parameters, architecture=describe(trial.candidate.architecture), trial=trial.to_json(),
         )  # fmt: skip

@@ -109,7 +109,7 @@ def test_text_names_every_trial_and_the_reasons(digits: ReportedRun) -> None:
     """One aligned line a trial below the head."""
     lines = leaderboard.text(leaderboard.trial_rows(digits.records["search"])).splitlines()
     assert len(lines) == 15
-    assert lines[0].split()[:3] == ["trial", "state", "value"]
+    assert lines[0].split()[:3] == ["trial", "state", "accuracy"]
     assert any("failed (nan)" in line and "not a number at step 31" in line for line in lines)
     assert leaderboard.text([]) == ""
 

@@ -67,6 +67,7 @@ def test_complete_trial_without_a_finite_objective_is_a_failed_one() -> None:
         ("died", -15, False, ("killed", "killed", "worker process died (SIGTERM) 3 times")),
         ("died", -11, False, ("failed", "bug", "worker process died (SIGSEGV)")),
         ("error", WorkerBug("MemoryError", "", ""), False, ("failed", "oom", "out of memory: MemoryError")),
+        ("error", WorkerBug("RuntimeError", "can't allocate memory", ""), False, ("failed", "oom", "out of memory: can't allocate memory")),
         ("error", WorkerBug("KeyError", "'x'", ""), False, ("failed", "bug", "KeyError: 'x'")),
         ("done", 0, False, ("failed", "bug", "its process left no result")),
     ],
