@@ -51,7 +51,7 @@ class Session:
 
     def run(self, feeds: Arrays) -> NDArray:
         """The graph's only output for one batch."""
-        return self._session.run(None, dict(feeds))[0]
+        return self._session.run(None, {name: np.asarray(array) for name, array in feeds.items()})[0]
 
     def run_in_batches(self, feeds: Arrays, batch_size: int = 256) -> NDArray:
         """The same, for any number of rows at bounded memory; no rows give an empty array."""
@@ -59,8 +59,8 @@ class Session:
 
 
 def feeds(source: DatasetVersion | Spec, arrays: Arrays) -> dict[str, NDArray]:
-    """Stored arrays as the graph takes them: codes of categories become strings, everything else stays as it is."""
-    return {field.name: _as_fed(field, np.asarray(arrays[field.name])) for field in source.inputs}
+    """Stored arrays as the graph takes them: codes of categories become strings, everything else stays as it is, on disk too."""
+    return {field.name: _as_fed(field, arrays[field.name]) for field in source.inputs}
 
 
 def batches(feeds: Arrays, size: int) -> Iterator[dict[str, NDArray]]:

@@ -268,6 +268,19 @@ def test_an_image_damaged_in_the_store_is_named(pictures: Path, tmp_path: Path, 
         list(ahead(packed(record), [np.arange(8), np.arange(8, 20)], 12, workers))
 
 
+def test_a_graph_is_fed_a_few_images_at_a_time(files: DatasetVersion, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evaluation reads images kept as files batch by batch."""
+    from components.export.runtime import batches, feeds
+
+    sizes: list[int] = []
+    take = Packed.take
+    monkeypatch.setattr(Packed, "take", lambda images, rows: sizes.append(len(rows)) or take(images, rows))
+    inputs = load_inputs(files, "train")
+    found = np.concatenate([batch["image"] for batch in batches(feeds(files, inputs), 16)])
+    assert max(sizes) == 16
+    assert np.array_equal(found, np.asarray(inputs["image"]))
+
+
 def test_workers_are_taken_where_they_are_of_use() -> None:
     """None for decoding that takes no time, as many as keep up, never more than cores."""
     assert enough(0.001, 1.0, cores=8) == 0
