@@ -11,6 +11,7 @@ from components.budget import seconds_of
 from components.build import allow, build
 from components.data.target import TASKS
 from components.errors import UsageError
+from components.models.choices import listed
 from components.search.compatibility import check
 from components.search.partners import url_of
 from components.search.plan import check_rows, settled_objectives
@@ -27,11 +28,20 @@ def preview(config: JSON, dataset: DatasetVersion | None = None) -> None:
     if len(mistakes) == len(tasks):
         raise mistakes[0]
     check_rows(config["search"], dataset)
+    _check_choices(config["space"])
     num_rounds(config)
     most_starts(config)
     seconds_of(config["search"].get("trial_seconds"))
     if config["search"].get("storage"):
         url_of(config["search"]["storage"])
+
+
+def _check_choices(space: JSON) -> None:
+    """A space of ours whose lists are empty or name a choice twice; what may stand in them it says itself, with torch."""
+    if str(space.get("_target_", "")).startswith("components.models.space."):
+        for name, values in space.items():
+            if isinstance(values, list):
+                listed(f"space.{name}", values)
 
 
 def _mistake_for(task: str, config: JSON) -> UsageError | None:

@@ -124,6 +124,7 @@ def test_a_wrong_command_is_one_line(words: str, line: str, home: Path, capsys: 
         ("search.trial_seconds=0", "search.trial_seconds: a duration must be positive, got 0"),
         ("search.warm_start=-1", "search.warm_start is a number of candidates (0: none), got -1"),
         ("search.storage=sqlite:///x.db", "search.storage must be null or a PostgreSQL database"),
+        ("space.depths=[]", "space.depths must list at least one choice, got an empty list"),
         ("strategy.startup=-1", "strategy.startup must be at least 2, got -1"),
         ("scheduler=asha scheduler.reduction=1", "scheduler.reduction must be a whole number of at least 2, got 1"),
         ("evaluator=zero_cost scheduler=asha", "scheduler=asha needs an evaluator that trains epoch by epoch, which evaluator=z"),
