@@ -33,6 +33,7 @@ from components.training.searched import fitting, settled
 
 # An epoch shorter than this shares its checkpoint with the next: a kill loses at most this much and one epoch.
 CHECKPOINT_SECONDS = 1.0
+WITHIN_SECONDS = 15.0  # between checkpoints within a longer epoch
 # What Lightning calls them.
 PRECISION_OF: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed"}
 DEFAULTS: JSON = {"clip": 1.0, "ema": 0.99, "l1": 0.0, "stochastic_depth": 0.0, "patience": None, "accelerator": "cpu"}
@@ -105,7 +106,7 @@ def fit(
     numerics = {**PLAIN, **(numerics or {})}
     train, validation = _rows(dataset, rows, fold, seed)
     batch_size = int(hyperparameters["batch_size"])
-    loader = BatchLoader(train, batch_size, seed, lambda: learner.current_epoch)
+    loader = BatchLoader(train, batch_size, seed, lambda: learner.current_epoch, lambda: learner.first_batch())
     progress = Progress(total_steps=epochs * len(loader), seconds=seconds, until=rest / epochs)
     drop_residuals(network, training["stochastic_depth"])
     network = network.to(memory_format=FORMATS[numerics["memory_format"]])
@@ -161,7 +162,7 @@ def _run(learner: Learner, loader: BatchLoader, epochs: int, scratch: Path | Non
     try:
         with _quiet(), torch.random.fork_rng(devices=[]):
             if not (resumed and _takes_up(learner, read_checkpoint(resumed))):
-                trainer = _trainer(epochs, accelerator, numerics["precision"], [SaveAtEpochEnds(checkpoint)] if checkpoint else [])
+                trainer = _trainer(epochs, accelerator, numerics["precision"], [SaveCheckpoints(checkpoint)] if checkpoint else [])
                 trainer.fit(learner, train_dataloaders=loader, ckpt_path=resumed)
             if not learner.is_finished:
                 learner.judge_at_rest()
@@ -197,8 +198,9 @@ def _readable(checkpoint: Path | None) -> Path | None:
     return checkpoint
 
 
-class SaveAtEpochEnds(Checkpoint):
-    """Saves a checkpoint when an epoch ends, unless the last one is too young; always after the last epoch.
+class SaveCheckpoints(Checkpoint):
+    """Saves a checkpoint when an epoch ends, unless the last one is too young; always after the last epoch; and every
+    `WITHIN_SECONDS` within one.
 
     Being a `Checkpoint`, it is called after the learner's own hook, so that what is saved has been judged.
     """
@@ -207,11 +209,19 @@ class SaveAtEpochEnds(Checkpoint):
         self.path, self._saved_at = path, 0.0
         path.parent.mkdir(parents=True, exist_ok=True)
 
+    def on_train_start(self, trainer: lightning.Trainer, learner: lightning.LightningModule) -> None:
+        assert isinstance(learner, Learner)
+        learner.after_step = lambda: self._save_if(learner, WITHIN_SECONDS)
+
     def on_train_epoch_end(self, trainer: lightning.Trainer, learner: lightning.LightningModule) -> None:
         assert isinstance(learner, Learner)
+        self._save_if(learner, 0.0 if learner.progress.is_over else CHECKPOINT_SECONDS)
+
+    def _save_if(self, learner: Learner, seconds: float) -> None:
+        """Saves, if the last checkpoint is at least so old."""
         now = learner.progress.session_seconds
-        if learner.progress.is_over or now - self._saved_at >= CHECKPOINT_SECONDS:
-            trainer.save_checkpoint(self.path)
+        if now - self._saved_at >= seconds:
+            learner.trainer.save_checkpoint(self.path)
             self._saved_at = now
 
 

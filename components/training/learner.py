@@ -1,6 +1,7 @@
 """The LightningModule: loss, schedule, averaged weights, validation, and what a checkpoint must hold to go on exactly.
 
-Everything random within an epoch follows from (seed, epoch), so a run resumed at an epoch's end takes the same steps.
+Everything random within an epoch follows from (seed, epoch); a checkpoint within one holds the generators' states too. So
+a run resumed at any step takes the same steps.
 Legend: B rows of a batch, M members of a network that is an ensemble, K outputs.
 """
 
@@ -73,6 +74,8 @@ class Learner(lightning.LightningModule):
         self.best_metrics: dict[str, float] = {}
         self.best_objective = math.nan
         self.is_finished, self._without_gain = False, 0
+        self.after_step: Callable[[], None] = lambda: None  # called within an epoch, when a checkpoint of it would be whole
+        self._batches, self._within = 0, {}  # type: int, JSON
         self._losses: list[Tensor] = []
         # In a list: not part of this module's state.
         self._weights = [class_weights(loss, training.get("class_weights"), dataset, train_targets)]
@@ -90,6 +93,15 @@ class Learner(lightning.LightningModule):
                 for name, value in state.items():
                     if isinstance(value, Tensor) and value.shape == parameter.shape:
                         state[name] = torch.empty_like(parameter, requires_grad=False).copy_(value)
+        if self._within:
+            torch.set_rng_state(self._within["rng"])
+            self._generator = torch.Generator()
+            self._generator.set_state(self._within["generator"])
+            self._losses, self._batches = list(self._within["losses"].unbind()), self._within["batches"]
+
+    def first_batch(self) -> int:
+        """The batch that the current epoch goes on with: 0 but in one that a checkpoint was taken in."""
+        return int(self._within["batches"]) if self._within and self._within["epoch"] == self.current_epoch else 0
 
     def on_train_epoch_start(self) -> None:
         seed = seed_of(self.seed, "epoch", self.current_epoch)
@@ -155,6 +167,9 @@ class Learner(lightning.LightningModule):
             self._expect_validation(len(batch[1]))
         if self.progress.is_over:
             self.trainer.should_stop = True
+        self._batches = batch_index + 1
+        if not self.trainer.should_stop and self._batches < self.trainer.num_training_batches:
+            self.after_step()
 
     def _expect_validation(self, batch_rows: int) -> None:
         """Keeps time for the first validation pass before one has been measured: a forward pass is a third of a step."""
@@ -164,7 +179,7 @@ class Learner(lightning.LightningModule):
     # ---- validation -------------------------------------------------------------------------------------------
 
     def on_train_epoch_end(self) -> None:
-        self.is_finished = self.progress.is_complete
+        self.is_finished, self._batches = self.progress.is_complete, 0
         was_best = self.best_objective
         due = self.is_finished or (self.current_epoch + 1) % self.validate_every == 0
         row: JSON = {
@@ -213,8 +228,15 @@ class Learner(lightning.LightningModule):
             "steps": self.progress.steps, "elapsed": self.progress.total_seconds, "progress": self.progress.value,
             "history": self.history, "best": self.best, "best_metrics": self.best_metrics,
             "best_objective": self.best_objective, "is_finished": self.is_finished, "without_gain": self._without_gain,
-            "is_stopped": self.progress.is_stopped,
+            "is_stopped": self.progress.is_stopped, "within": self._within_epoch(),
         }  # fmt: skip
+
+    def _within_epoch(self) -> JSON:
+        """Where in an epoch this is; empty between two."""
+        if not self._batches:
+            return {}
+        states = {"rng": torch.get_rng_state(), "generator": self._generator.get_state()}
+        return {"epoch": self.current_epoch, "batches": self._batches, "losses": torch.stack(self._losses), **states}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         kept = checkpoint["learner"]
@@ -222,6 +244,7 @@ class Learner(lightning.LightningModule):
         self.history, self.best, self.best_metrics = list(kept["history"]), kept["best"], kept["best_metrics"]
         self.best_objective, self.is_finished = kept["best_objective"], kept["is_finished"]
         self._without_gain, self.progress.is_stopped = kept["without_gain"], kept["is_stopped"]
+        self._within = kept["within"]
 
 
 def class_weights(loss: Loss, given: Mapping[str, float] | None, dataset: DatasetVersion, targets: Tensor) -> Tensor | None:

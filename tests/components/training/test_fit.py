@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -17,9 +18,10 @@ from components.compression.distillation.logits import Logits
 from components.errors import UnknownNameError, UsageError
 from components.models.network import build_network
 from components.training.batches import BatchLoader, load_rows
+from components.training.checkpoint import read_checkpoint
 from components.training.failure import DivergedError
 from components.training.fit import Fit, fit
-from components.training.learner import predict
+from components.training.learner import Average, predict
 from tests.components.models import tiny
 
 CONVNET = {"_target_": "components.models.space.convnet.ConvNet"}
@@ -150,6 +152,39 @@ def test_resumed_after_a_kill_bit_for_bit(
     assert after == list(range(cut + 1, 5)), "finished epochs must not be run again"
     assert equal(resumed, whole)
     assert told(resumed) == told(whole)
+
+
+STEPS = 28  # of four epochs on the small images
+
+
+@pytest.mark.parametrize("cut", sorted(Random(0).sample(range(1, STEPS), 20)))
+def test_resumed_after_any_step_bit_for_bit(tmp_path: Path, whole: Fit, cut: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twenty random cut points, within epochs and at their ends; with dropout and augmentation."""
+    monkeypatch.setattr("components.training.fit.WITHIN_SECONDS", 0.0)
+    dataset = tiny.stripes(tmp_path / "data")
+    step = Average.step
+
+    def kill_at_the_cut(self: Average, steps: int) -> None:
+        if steps == cut + 1:
+            raise Killed
+        step(self, steps)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Average, "step", kill_at_the_cut)
+        with pytest.raises(Killed):
+            train(dataset, scratch=tmp_path / "s")
+    kept = read_checkpoint(tmp_path / "s" / "last.ckpt")["learner"]
+    assert cut - 1 <= kept["steps"] <= cut, "a step is lost at most"
+    resumed = train(dataset, scratch=tmp_path / "s")
+    assert whole.steps == STEPS
+    assert equal(resumed, whole)
+    assert told(resumed) == told(whole)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Fit:
+    """A training that nobody interrupted."""
+    return train(tiny.stripes(tmp_path_factory.mktemp("whole")))
 
 
 def test_a_torn_checkpoint_is_no_checkpoint(tmp_path: Path) -> None:
