@@ -14,15 +14,18 @@ def run(overrides: list[str]) -> JSON:
     """Runs `experiment=ci` under the overrides; the document holds the Markdown and whether it was promoted."""
     from components.registry.champions import find_champion
     from components.report.markdown import ci_summary
-    from flows import screen
+    from flows import plan, screen
+    from flows.ahead import look_ahead
     from flows.config import load
 
     words = ["experiment=ci", *overrides]
-    champion = find_champion(load(words).model)
+    config = load(words)
+    champion = find_champion(config.model)
     screen.use(quiet=False)
     from flows.launch import kindle
 
     kindle()
+    look_ahead(config, plan.make(config)[0].record)
     screen.say("starting Prefect's server and the workers")
     from flows.pipeline import synthesize
     from flows.reporting import facts, finished

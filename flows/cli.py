@@ -176,6 +176,7 @@ def run(command: Command) -> int:
 
 def _synthesize(command: Command, config: Config, dataset: DatasetVersion | None) -> tuple[str, dict[str, Any], dict[str, Any]]:
     from flows import screen
+    from flows.ahead import look_ahead
 
     screen.use(quiet=False)
     from flows.run import begin
@@ -184,7 +185,7 @@ def _synthesize(command: Command, config: Config, dataset: DatasetVersion | None
     from flows.launch import kindle
 
     kindle()
-    _look_ahead(config, dataset)
+    look_ahead(config, dataset)
     screen.say("starting Prefect's server and the workers")
     from flows.pipeline import synthesize
     from flows.reporting import finished
@@ -192,20 +193,6 @@ def _synthesize(command: Command, config: Config, dataset: DatasetVersion | None
     synthesize(command.words)
     done = finished[-1]
     return done.id, done.records, {name: {k: row[k] for k in ("state", "seconds")} for name, row in done.stages.items()}
-
-
-def _look_ahead(config: Config, dataset: DatasetVersion | None) -> None:
-    """Tells of mistakes in the search's settings and in small data, and of too small a budget, before anything heavy is waited for."""
-    from components.search.preview import preview
-    from flows.run import Timings, budget_of
-    from flows.table import STAGES
-
-    budget_of(config, Timings(home() / "timings.json"))
-    if dataset is None:
-        from components.data.version import look
-
-        look(config.section(("dataset", "split")))
-    preview(config.section((*STAGES["search"].reads, "plugins")), dataset)
 
 
 def _leave(code: int = 0) -> int:
@@ -225,11 +212,13 @@ def _leave(code: int = 0) -> int:
 def plan(command: Command) -> int:
     """What a run would do, and why."""
     from flows import plan as planning
+    from flows.ahead import judge
     from flows.config import load
 
     command.no_more(0, words=True)
     config = load(command.words)
     steps = planning.make(config)
+    judge(config, steps[0].record)
     document = {
         "model": config.model, "budget": config.budget,
         "stages": {s.stage: {"state": s.state, "why": list(s.why), "seconds": None if s.state == "cached" else s.seconds} for s in steps},

@@ -138,9 +138,16 @@ def test_a_mistake_in_the_search_is_told_before_anything_is_started(
     """Exit 2 without a server, a worker or torch; the kindling is left out here, so whatever went on would fail."""
     monkeypatch.setattr("flows.launch.kindle", lambda: None)
     monkeypatch.setattr("flows.launch.prepare", lambda: pytest.fail("the servers were waited for"))
-    said = refused(capsys, "run", *words.split(), code=2)
-    assert said.startswith(f"athanor: {line}"), said
+    for verb in ("run", "plan"):
+        said = refused(capsys, verb, *words.split(), code=2)
+        assert said.startswith(f"athanor: {line}"), said
     assert artifacts(home) == []
+
+
+def test_ci_looks_ahead_too(home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pull request with a mistake in it is refused in a second."""
+    monkeypatch.setattr("flows.launch.kindle", lambda: None)
+    assert "did you mean 'accuracy'?" in refused(capsys, "ci", "objective=acuracy", code=2)
 
 
 def test_every_verb_is_in_the_help_and_refuses_a_flag_it_does_not_know(capsys: pytest.CaptureFixture[str]) -> None:
