@@ -138,6 +138,10 @@ class Progress:
         were = "was" if open_before == 1 else "were"
         return f"{'search':<9} goes on: {self.done} of {self.asked} trials are done, {open_before} {were} interrupted"
 
+    def _on_search_runner(self, row: Event) -> str | None:
+        """Other machines, or a cluster on this one, take their time to answer; processes are there."""
+        return None if row["name"] == "process" else f"{'search':<9} waits for its {row['name']} cluster"
+
     def _on_search_waiting(self, row: Event) -> str:
         return f"{'search':<9} waits: another process is at work on this study"
 

@@ -26,6 +26,7 @@ from components.artifacts import JSON, AugmentationPolicy, Candidate, DatasetVer
 from components.errors import AthanorError, StageFailedError, UsageError
 from components.processes import WorkerBug, WorkerDied
 from components.search.asker import Asker
+from components.search.compatibility import name_of
 from components.search.evaluation import evaluate_trial
 from components.search.failures import LIVES, explain, tally, was_killed
 from components.search.interface import WEIGHTS, Ancestor, Assignment, Outcome
@@ -103,6 +104,7 @@ class _Search:
 
     def run(self) -> SearchResult:
         self._take_over()
+        self.work.emit("search.runner", name=name_of(self.plan.config, "runner"))
         with self.plan.runner(self._forward, self.study.folder) as runner:
             self.runner = runner
             self.workers = self._count_workers()

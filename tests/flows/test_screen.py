@@ -144,6 +144,12 @@ def test_time_spent_waiting_for_another_run_counts_once(monkeypatch: pytest.Monk
     assert progress.elapsed == 45.0
 
 
+def test_a_cluster_is_waited_for_with_a_word() -> None:
+    """Ray takes twenty seconds to start."""
+    assert screen.Progress().hear({"event": "search.runner", "name": "ray"}) == "search    waits for its ray cluster"
+    assert screen.Progress().hear({"event": "search.runner", "name": "process"}) is None
+
+
 def test_a_supernet_says_how_far_it_is() -> None:
     """Once a quarter: the first trial comes minutes later."""
     progress = screen.Progress()
