@@ -142,6 +142,9 @@ class Progress:
         """Other machines, or a cluster on this one, take their time to answer; processes are there."""
         return None if row["name"] == "process" else f"{'search':<9} waits for its {row['name']} cluster"
 
+    def _on_search_short(self, row: Event) -> str:
+        return f"{'search':<9} has {row['seconds']:.0f} s, too little for a trial: one gets up to {row['grace']:.0f} s; raise the budget"
+
     def _on_search_waiting(self, row: Event) -> str:
         return f"{'search':<9} waits: another process is at work on this study"
 

@@ -108,6 +108,7 @@ class _Search:
         with self.plan.runner(self._forward, self.study.folder) as runner:
             self.runner = runner
             self.workers = self._count_workers()
+            self._say_if_short()
             self._loop()
         return self._result()
 
@@ -186,6 +187,12 @@ class _Search:
                 self.elsewhere.discard(number)
                 self.results[number] = result
                 self._report(result)
+
+    def _say_if_short(self) -> None:
+        """Tells of a time that no trial fits into: one is tried nevertheless, so that there is something to show."""
+        left = self.work.left()
+        if left is not None and left < LEAST_TRIAL_SECONDS and not self._best():
+            self.work.emit("search.short", seconds=round(max(0.0, left), 1), grace=GRACE_SECONDS)
 
     def _left(self) -> float | None:
         """Seconds until the search must stop; longer while there is nothing to show."""
@@ -395,7 +402,7 @@ class _Search:
                 continue
             if number in self.resting:
                 continue  # it rests where it was
-            reason = f"the search's {self.work.seconds:.0f} s were used up before this trial had ended"
+            reason = f"the search's time ({self.work.seconds:.0f} s) was used up before this trial had ended"
             candidate = candidate_of(self.suggested[number])
             trial = Trial(number=number, candidate=candidate, state="killed", cause="timeout", reason=reason, seconds=seconds)
             self.results[number] = trial

@@ -476,9 +476,11 @@ def test_trials_that_do_not_end_are_killed_with_the_search_and_run_again_with_mo
 
 
 def test_no_time_at_all_still_gives_one_trial(dataset: DatasetVersion, tmp_path: Path) -> None:
-    """There is always something to deploy, if one trial can be completed in a short grace."""
-    result = run(dataset, tmp_path / "s", seconds=0.01, trials=50)
+    """There is always something to deploy, if one trial can be completed in a short grace; that the time is short is said."""
+    events = Events()
+    result = run(dataset, tmp_path / "s", seconds=0.01, trials=50, emit=events)
     assert [t.state for t in result.trials] == ["complete"]
+    assert [told["seconds"] for told in events.named("search.short")] == [0.0]
 
 
 @pytest.fixture(autouse=True)
