@@ -10,6 +10,10 @@ from flows.config import Config
 def look_ahead(config: Config, dataset: DatasetVersion | None) -> None:
     """Raises what a run would raise after its server and workers had been waited for; `dataset` is None where it is yet to be read."""
     judge(config, dataset)
+    if storage := config.values["search"]["storage"]:
+        from components.search.study import reach
+
+        reach(storage)
     if dataset is None:
         from components.data.version import look
 

@@ -196,21 +196,34 @@ class Study:
             self._partners.prepare()
             return _open(url, CONNECTION, self.name, self.directions)
 
-    @contextlib.contextmanager
-    def _one_line_errors(self) -> Iterator[None]:
-        import optuna
-        import sqlalchemy.exc
+    def _one_line_errors(self) -> contextlib.AbstractContextManager[None]:
+        return _one_line_errors(self._where)
 
-        try:
-            yield
-        except (sqlite3.OperationalError, sqlalchemy.exc.DBAPIError, optuna.exceptions.StorageInternalError, ConnectionError) as error:
-            cause = error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error
-            why = str(getattr(cause, "orig", None) or cause or error).strip().splitlines()[0]
-            if REFUSED.search(why):
-                raise UsageError(f"search.storage={self._where} cannot be used ({why}); mend the address or the rights") from error
-            if isinstance(cause, sqlalchemy.exc.IntegrityError | sqlalchemy.exc.ProgrammingError | sqlalchemy.exc.DataError):
-                raise
-            raise TryAgainError(f"study database {self._where} cannot be used now ({why}); run the same command again") from error
+
+def reach(storage: str) -> None:
+    """Connects once: what is wrong with an address is told before anything is begun. Raises as `Study` does."""
+    import sqlalchemy
+
+    engine = sqlalchemy.create_engine(url_of(storage), connect_args=CONNECTION, poolclass=sqlalchemy.NullPool)
+    with _one_line_errors(masked(storage)), engine.connect():
+        pass
+
+
+@contextlib.contextmanager
+def _one_line_errors(where: str) -> Iterator[None]:
+    import optuna
+    import sqlalchemy.exc
+
+    try:
+        yield
+    except (sqlite3.OperationalError, sqlalchemy.exc.DBAPIError, optuna.exceptions.StorageInternalError, ConnectionError) as error:
+        cause = error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error
+        why = str(getattr(cause, "orig", None) or cause or error).strip().splitlines()[0]
+        if REFUSED.search(why):
+            raise UsageError(f"search.storage={where} cannot be used ({why}); mend the address or the rights") from error
+        if isinstance(cause, sqlalchemy.exc.IntegrityError | sqlalchemy.exc.ProgrammingError | sqlalchemy.exc.DataError):
+            raise
+        raise TryAgainError(f"study database {where} cannot be used now ({why}); run the same command again") from error
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ from components.errors import TryAgainError, UsageError
 from components.fingerprint import ROOT
 from components.search.partners import masked, url_of
 from components.search.proposal import candidate_of, decision_of, propose
-from components.search.study import Study
+from components.search.study import Study, reach
 from tests import postgres
 from tests.components.search import standin
 
@@ -243,10 +243,19 @@ def test_a_wrong_database_or_password_is_a_usage_error(server: postgres.Server, 
         (server.url.replace("/postgres", "/nowhere"), 'database "nowhere" does not exist'),
         (server.url.replace(server.password, "guessed"), "password authentication failed"),
     ):
+        with pytest.raises(UsageError, match=why):
+            reach(url)
         with pytest.raises(UsageError, match=why) as caught:
             Study(tmp_path, "s", ["minimize"], url)
         assert server.password not in str(caught.value)
         assert "guessed" not in str(caught.value)
+
+
+def test_a_database_can_be_reached_or_not(server: postgres.Server) -> None:
+    """Nothing is said of one that answers; one that does not may do so later."""
+    reach(server.url)
+    with pytest.raises(TryAgainError, match=r"study database postgresql://ann@127\.0\.0\.1:1/studies cannot be used now"):
+        reach("postgresql://ann:secret@127.0.0.1:1/studies")
 
 
 def test_a_password_is_never_shown() -> None:
