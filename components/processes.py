@@ -15,11 +15,13 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from components.errors import AthanorError
 
@@ -57,6 +59,31 @@ def start() -> None:
     multiprocessing.forkserver.ensure_running()
 
 
+TERMINATED = 128 + signal.SIGTERM
+_busy, _asked_to_stop = threading.Event(), threading.Event()  # of a worker, about itself
+_workers: weakref.WeakSet[Worker] = weakref.WeakSet()
+
+
+def is_asked_to_stop() -> bool:
+    """Whether this worker has been sent SIGTERM: who can save what it has done should do so, and `leave`."""
+    return _asked_to_stop.is_set()
+
+
+def leave() -> NoReturn:
+    """Ends this worker as a process ends that was told to."""
+    os._exit(TERMINATED)
+
+
+def stop_workers(seconds: float) -> None:
+    """Asks this process's workers to save what they can and to leave, and waits for them for so long."""
+    busy = [worker.process for worker in list(_workers) if worker.process.is_alive()]
+    for process in busy:
+        process.terminate()
+    ends = time.monotonic() + seconds
+    for process in busy:
+        process.join(max(0.0, ends - time.monotonic()))
+
+
 class Worker:
     """One forked process that answers calls. Use as a context manager, or `close` / `kill` it."""
 
@@ -68,6 +95,7 @@ class Worker:
         with _starting, _main_module_hidden():
             self.process.start()
         child.close()
+        _workers.add(self)
 
     def __enter__(self) -> Worker:
         return self
@@ -190,6 +218,7 @@ def _serve(pipe: Connection) -> None:
 
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: _asked_to_stop.set() if _busy.is_set() else leave())
     _one_thread()
     lock = threading.Lock()
 
@@ -202,10 +231,17 @@ def _serve(pipe: Connection) -> None:
             function, args, kwargs = pipe.recv()
         except (EOFError, OSError):
             os._exit(0)
+        _busy.set()
         answer = _answer(function, args, kwargs, emit)
+        _busy.clear()
+        if is_asked_to_stop():
+            leave()
         if function is not _without_answer:
-            with lock:
-                pipe.send(answer)
+            try:
+                with lock:
+                    pipe.send(answer)
+            except OSError:  # the caller has left: nobody to tell
+                os._exit(0)
 
 
 def _answer(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], emit: Callable[..., None]) -> tuple[str, Any]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from components.errors import UnknownNameError, UsageError
 from components.home import home
+from flows import stopping
 from flows.failure import in_words
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ def main(argv: list[str] | None = None) -> int:
         print("athanor 0.1.0")
         return 0
     command = Command("")
+    stopping.listen()
     try:
         command = parse(words)
         return VERBS[command.verb](command) or 0
@@ -103,9 +105,10 @@ def main(argv: list[str] | None = None) -> int:
     except BaseException as error:
         if isinstance(error, SystemExit):
             raise
-        if "KeyboardInterrupt" in "".join(traceback.format_exception(error)):  # a library may pass it on as an error of its own
-            print("interrupted; the same command goes on where this stopped", file=sys.stderr)
-            return _leave(130)
+        told = "".join(traceback.format_exception(error))
+        if stopping.was_told() or "KeyboardInterrupt" in told:  # a library may pass it on as an error of its own
+            print(f"{'stopped' if stopping.was_told() else 'interrupted'}; the same command goes on where this stopped", file=sys.stderr)
+            return _leave(143 if stopping.was_told() else 130)
         return explain(error, command)
 
 

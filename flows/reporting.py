@@ -18,6 +18,7 @@ from components.journal import Event
 from flows.config import Config
 from flows.run import Run, git_revision, library_versions
 from flows.screen import listeners, tell_waiting
+from flows.stopping import listen_again
 
 TRACKING_PATIENCE_SECONDS = 5.0
 finished: list[Run] = []  # the runs that ended well in this process, for whoever called the flow
@@ -28,6 +29,7 @@ def open_reported(config: Config) -> Iterator[JSON]:
     """Opens the configuration's run, tracks it in MLflow, and reports it when it ends; yields the plain configuration."""
     from components.tracking import Tracker
 
+    listen_again()
     with Run.open(config, listeners=listeners(), on_wait=tell_waiting) as run:
         run.champion_before = _champion_report(config.model)
         tracker = Tracker(run.id, model=config.model, params=config.values)

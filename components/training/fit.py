@@ -19,6 +19,7 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor, nn
 
+from components import processes
 from components.artifacts import JSON, DatasetVersion
 from components.build import build
 from components.errors import UnknownNameError, UsageError
@@ -200,7 +201,7 @@ def _readable(checkpoint: Path | None) -> Path | None:
 
 class SaveCheckpoints(Checkpoint):
     """Saves a checkpoint when an epoch ends, unless the last one is too young; always after the last epoch; and every
-    `WITHIN_SECONDS` within one.
+    `WITHIN_SECONDS` within one. In a worker that is asked to stop (SIGTERM) at once, and that is its last act.
 
     Being a `Checkpoint`, it is called after the learner's own hook, so that what is saved has been judged.
     """
@@ -219,10 +220,12 @@ class SaveCheckpoints(Checkpoint):
 
     def _save_if(self, learner: Learner, seconds: float) -> None:
         """Saves, if the last checkpoint is at least so old."""
-        now = learner.progress.session_seconds
-        if now - self._saved_at >= seconds:
+        now, stops = learner.progress.session_seconds, processes.is_asked_to_stop()
+        if stops or now - self._saved_at >= seconds:
             learner.trainer.save_checkpoint(self.path)
             self._saved_at = now
+        if stops:
+            processes.leave()
 
 
 def _result(learner: Learner, loader: BatchLoader, rest: int) -> Fit:

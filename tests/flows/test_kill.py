@@ -138,6 +138,26 @@ def test_ctrl_c_says_so_and_the_same_command_goes_on(fresh: Athanor) -> None:
 
 
 @pytest.mark.slow
+def test_sigterm_saves_what_is_being_trained_and_the_same_command_goes_on(fresh: Athanor) -> None:
+    """Exit code 143 within 10 s to one signal to the parent alone; the training's checkpoint is from that moment."""
+    long = ["experiment=ci", "search.trials=2", "search.epochs=2000", "budget=120s"]
+    process = fresh.start("run", *long, start_new_session=True)
+    assert wait_for(fresh.home, at("trial.epoch"), 0, process)
+    told = time.time()
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=30)
+    assert time.time() - told < 10, err
+    assert process.returncode == 143, err
+    assert err.strip().endswith("stopped; the same command goes on where this stopped")
+    assert "Traceback" not in err
+    checkpoints = list(fresh.home.rglob("last.ckpt"))
+    assert checkpoints
+    assert max(path.stat().st_mtime for path in checkpoints) >= told
+    assert nothing_is_left(fresh.home)
+    assert fresh.json("status")["runs"][0]["state"] == "interrupted"
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("whom", ["all", "parent"])
 def test_a_run_killed_in_every_stage_and_every_publishing_ends_as_if_undisturbed(fresh: Athanor, finished: Finished, whom: str) -> None:

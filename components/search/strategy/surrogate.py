@@ -35,7 +35,8 @@ FITTED = 80  # rows that the kernel is fitted to: the better half of them the be
 PARTIAL = 400  # rows that are kept where trials are compared part of the way
 ROUNDS = 2  # times that the most promising candidates are mutated
 PARENTS = 3  # candidates that are mutated in a round
-WITHIN = 3  # times as many candidates with constraints: most changes of the best, which lie at a border, lead over it
+WITHIN = 2  # times as many candidates with constraints: most changes of the best, which lie at a border, lead over it
+MANY = 256  # trials, beyond which half as many candidates are compared: the model is larger, and knows more
 REFERENCE = 64  # draws by which scores without training are brought to one scale
 SLOPE = 0.7  # by how many standard deviations of the objective one of the scores is believed to make it better
 BLOCK = 8  # rows that are added to a process at once
@@ -50,7 +51,7 @@ Promise = Callable[[Sequence[Point]], Array]
 
 class Surrogate:
     """The first `startup` trials are drawn at random; then the most promising of `candidates` points is proposed
-    (three times as many with constraints).
+    (twice as many with constraints, half as many after `MANY` trials).
 
     With scores that need no training, the first `scored` trials, every other one of the first few aside, are those with
     the best scores, unless trials say that the scores mislead.
@@ -66,7 +67,7 @@ class Surrogate:
     needs: frozenset[str] = frozenset()
 
     def __init__(
-        self, *, startup: int = 6, candidates: int = 32, leaders: int = 8, most: int = 200, random_every: int = 5, scored: int = 30
+        self, *, startup: int = 6, candidates: int = 64, leaders: int = 8, most: int = 200, random_every: int = 5, scored: int = 30
     ) -> None:
         for name, value, least in (
             ("startup", startup, 2),
@@ -117,7 +118,7 @@ class SurrogateSampler(PointSampler):
         if known < self._settings.startup or (len(told) + 1) % self._settings.random_every == 0:
             return unseen(problem, told, lambda: problem.points.draw(rng))
         model, pool = Model(problem, told, self._settings), Pool(problem, told)
-        count = self._settings.candidates * (WITHIN if model.constraints else 1)
+        count = self._settings.candidates * (WITHIN if model.constraints else 1) // (2 if len(told) > MANY else 1)
         pool.add(_fresh(problem, model.leaders(), rng), count // 2)
         acquisition = model.acquisition(rng)
         for _ in range(ROUNDS):

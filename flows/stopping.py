@@ -1,0 +1,37 @@
+"""SIGTERM: trainings save a checkpoint, then the process ends as with Ctrl-C, with exit code 143, within ten seconds."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+
+GRACE = 8.0  # seconds that workers have to save what they are at
+_listens: list[bool] = []
+_received: list[int] = []
+
+
+def listen() -> None:
+    """Has SIGTERM handled here from now on, if this is the main thread."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _stop)
+        _listens.append(True)
+
+
+def listen_again() -> None:
+    """Inside a flow: Prefect's own handler would end the workers before they have saved anything. Nothing in a program
+    that never asked to `listen`."""
+    if _listens:
+        listen()
+
+
+def was_told() -> bool:
+    """Whether SIGTERM came."""
+    return bool(_received)
+
+
+def _stop(signum: int, frame: object) -> None:
+    _received.append(signum)
+    if "components.processes" in sys.modules:
+        sys.modules["components.processes"].stop_workers(GRACE)
+    raise KeyboardInterrupt
