@@ -40,6 +40,8 @@ class Stage:
         return self.verb.partition(":")[0]
 
 
+PLACES = ("training.data", "training.workers")  # where rows are kept while training, which never changes a bit
+
 STAGES: dict[str, Stage] = {
     stage.name: stage
     for stage in (
@@ -53,18 +55,18 @@ STAGES: dict[str, Stage] = {
                 "metrics", "objective",
                 "constraint", "target", "rounds",
             ),
-            ignores=("runner", "search.workers", "search.trial_seconds", "search.warm_start", "search.storage", "training.epochs"),
+            ignores=("runner", "search.workers", "search.trial_seconds", "search.warm_start", "search.storage", "training.epochs", *PLACES),
             extent=("search.trials",),
             elastic=0.3, seeded=True, process="caller", words="tries candidates",
         ),
         Stage(
             "train", "components.training.train:train", ("version", "augment", "search"),
-            ("space", "optimizer", "schedule", "loss", "training", "metrics"), elastic=0.45, seeded=True, warms="serving",
+            ("space", "optimizer", "schedule", "loss", "training", "metrics"), ignores=PLACES, elastic=0.45, seeded=True, warms="serving",
             words="trains the best candidate",
         ),
         Stage(
             "distill", "components.compression.distill:distill", ("version", "augment", "train"),
-            ("distillation", "space", "optimizer", "schedule", "loss", "training", "metrics"), elastic=0.25, seeded=True,
+            ("distillation", "space", "optimizer", "schedule", "loss", "training", "metrics"), ignores=PLACES, elastic=0.25, seeded=True,
             words="trains a smaller student from the teacher",
         ),
         Stage(

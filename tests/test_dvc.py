@@ -21,7 +21,7 @@ from flows.dvc import render
 from flows.table import STAGES
 
 SMALL = {
-    r"^budget: .*$": "budget: null", r"^  trials: .*$": "  trials: 2", r"^  workers: .*$": "  workers: 1",
+    r"^budget: .*$": "budget: null", r"^  trials: .*$": "  trials: 2", r"^  workers: auto      # trials.*$": "  workers: 1",
     r"^  epochs: auto       # a trial.*$": "  epochs: 1",
     r"^  epochs: auto       # the winner.*$": "  epochs: 2", r"^  memory_format: auto.*$": "  memory_format: contiguous",
 

@@ -37,7 +37,9 @@ CHECKPOINT_SECONDS = 1.0
 WITHIN_SECONDS = 15.0  # between checkpoints within a longer epoch
 # What Lightning calls them.
 PRECISION_OF: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed"}
-DEFAULTS: JSON = {"clip": 1.0, "ema": 0.99, "l1": 0.0, "stochastic_depth": 0.0, "patience": None, "accelerator": "cpu"}
+DEFAULTS: JSON = {
+    "clip": 1.0, "ema": 0.99, "l1": 0.0, "stochastic_depth": 0.0, "patience": None, "accelerator": "cpu", "data": "auto", "workers": "auto",
+}  # fmt: skip
 FAMILY = "components.training"
 USUAL: dict[str, JSON] = {
     "schedule": {"cosine": {"_target_": f"{FAMILY}.schedule.cosine.Cosine"}},
@@ -98,14 +100,15 @@ def fit(
     theirs. `schedules` and `losses` are what the hyper-parameters `schedule` and `loss` name (None: the usual ones).
     `training` may hold `clip` (largest gradient norm, 0: none), `ema` (decay of the averaged weights, 0: none), `l1`
     (penalty on the absolute weights of matrices and kernels), `stochastic_depth` (how often the last residual block is
-    left out), `patience` (validations without a better objective after which training stops) and `accelerator`.
+    left out), `patience` (validations without a better objective after which training stops), `accelerator`, `data`
+    (memory, stream or auto: where rows are kept) and `workers` (processes that decode streamed images).
     """
     training = _checked(settled({**DEFAULTS, **(training or {})}, hyperparameters))
     rest = epochs if until is None else until
     if not 1 <= rest <= epochs:
         raise UsageError(f"training needs at least 1 epoch and rests at one of its own, got {rest} of {epochs}")
     numerics = {**PLAIN, **(numerics or {})}
-    train, validation = _rows(dataset, rows, fold, seed)
+    train, validation = _rows(dataset, rows, fold, seed, {"data": training["data"], "workers": training["workers"]})
     batch_size = int(hyperparameters["batch_size"])
     loader = BatchLoader(train, batch_size, seed, lambda: learner.current_epoch, lambda: learner.first_batch())
     progress = Progress(total_steps=epochs * len(loader), seconds=seconds, until=rest / epochs)
@@ -123,10 +126,10 @@ def fit(
     return _result(learner, loader, rest)
 
 
-def _rows(dataset: DatasetVersion, limit: int | None, fold: tuple[int, int] | None, seed: int) -> tuple[Rows, Rows]:
+def _rows(dataset: DatasetVersion, limit: int | None, fold: tuple[int, int] | None, seed: int, where: JSON) -> tuple[Rows, Rows]:
     if fold is not None:
-        return load_fold(dataset, *fold, limit=limit, seed=seed)
-    return load_rows(dataset, "train", limit=limit, seed=seed), load_rows(dataset, "validation")
+        return load_fold(dataset, *fold, limit=limit, seed=seed, **where)
+    return load_rows(dataset, "train", limit=limit, seed=seed, **where), load_rows(dataset, "validation", **where)
 
 
 def _checked(training: JSON) -> JSON:

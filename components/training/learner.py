@@ -336,8 +336,7 @@ def validate(network: nn.Module, dataset: DatasetVersion, rows: Rows, objective:
 def predict(network: nn.Module, dataset: DatasetVersion, rows: Rows) -> np.ndarray:
     """Probabilities [N, K], or values [N] in the target's unit; the network must be in eval mode."""
     parts = []
-    for start in range(0, len(rows), VALIDATION_BATCH):
-        fields, _ = rows.at(slice(start, start + VALIDATION_BATCH))
+    for fields, _ in rows.in_order(VALIDATION_BATCH):
         parts.append(network(*(fields[field.name] for field in dataset.inputs)))
     outputs = torch.cat(parts)
     if dataset.task == "classification":
