@@ -106,22 +106,13 @@ class Proposer:
         return number
 
     def _suggest(self, trial: Trial) -> tuple[Candidate, str]:
-        architecture = self.space.sample(trial, self.dataset)
-        hyperparameters = hyperparameters_of(trial, self.space, self.dataset, self.config)
-        candidate = Candidate(space=space_name(self.config["space"]), architecture=architecture, hyperparameters=hyperparameters)
+        candidate = Candidate(space=space_name(self.config["space"]), **self.problem.points.program(trial)._asdict())
         return candidate, identity_of(self.space, candidate)
 
     def _identity_of(self, trial: FrozenTrial) -> str | None:
         if IDENTITY in trial.user_attrs:
             return str(trial.user_attrs[IDENTITY])
         return identity_of(self.space, candidate_of(trial)) if CANDIDATE in trial.user_attrs else None
-
-
-def hyperparameters_of(suggest: Suggest, space: Any, dataset: DatasetVersion, config: JSON) -> JSON:
-    """What a space says of how to train its networks, and what else of a training is searched."""
-    from components.training.searched import sample_training
-
-    return {**space.hyperparameters(suggest, dataset, config["optimizer"]), **sample_training(suggest, dataset, config)}
 
 
 def identity_of(space: Any, candidate: Candidate) -> str:
@@ -134,9 +125,13 @@ def problem_of(space: Any, dataset: DatasetVersion, config: JSON, supernet: Path
     """What strategies may know of this study."""
     from components.models.points import Points
     from components.search.problem import Problem, key_of_params
+    from components.training.searched import training_program
+
+    of_training = training_program(dataset, config)
 
     def program(suggest: Suggest) -> Drawn:
-        return Drawn(space.sample(suggest, dataset), hyperparameters_of(suggest, space, dataset, config))
+        architecture = space.sample(suggest, dataset)
+        return Drawn(architecture, {**space.hyperparameters(suggest, dataset, config["optimizer"]), **of_training(suggest)})
 
     def key(point: Point) -> Hashable:
         hyper = tuple(item for item in point.params.items() if not item[0].startswith("arch."))

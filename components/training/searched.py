@@ -6,7 +6,7 @@ a mapping with `low`, `high` and perhaps `log: true` a range.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from components.artifacts import JSON, DatasetVersion
@@ -24,15 +24,20 @@ SEARCHED: dict[str, JSON] = {
 }
 
 
-def sample_training(trial: Suggest, dataset: DatasetVersion, config: JSON) -> JSON:
-    """The drawn hyper-parameters. Raises `UsageError`."""
-    found: JSON = {}
-    if config.get("schedule"):
-        found["schedule"] = choose(trial, "hp.schedule", sorted(config["schedule"]))
-    if config.get("loss"):
-        found["loss"] = choose(trial, "hp.loss", fitting(config["loss"], dataset.task))
-    training = config.get("training") or {}
-    return found | {name: _drawn(trial, name, training[name]) for name in SEARCHED if is_searched(training.get(name))}
+def training_program(dataset: DatasetVersion, config: JSON) -> Callable[[Suggest], JSON]:
+    """What draws the hyper-parameters, as a strategy does many times a suggestion: what there is to choose is settled once.
+
+    Raises `UsageError`.
+    """
+    families = {"schedule": sorted(config.get("schedule") or {})}
+    families["loss"] = fitting(config["loss"], dataset.task) if config.get("loss") else []
+    settings = {name: value for name, value in (config.get("training") or {}).items() if name in SEARCHED and is_searched(value)}
+
+    def program(trial: Suggest) -> JSON:
+        found: JSON = {family: choose(trial, f"hp.{family}", names) for family, names in families.items() if names}
+        return found | {name: _drawn(trial, name, settings[name]) for name in SEARCHED if name in settings}
+
+    return program
 
 
 def fitting(losses: Mapping[str, JSON], task: str) -> list[str]:

@@ -15,7 +15,7 @@ from components.errors import UnknownNameError, UsageError
 from components.models.blocks import Residual, Skipping, drop_residuals, left_out
 from components.models.points import Points
 from components.training.learner import absolute_weights
-from components.training.searched import fitting, mistakes, sample_training, settled
+from components.training.searched import fitting, mistakes, settled, training_program
 from tests.components.models import tiny
 from tests.components.training.test_fit import train
 
@@ -107,13 +107,13 @@ def test_a_stopped_training_stays_stopped(tmp_path: Path) -> None:
 
 
 def drawn(dataset: DatasetVersion, config: dict[str, Any], count: int = 40) -> list[dict[str, Any]]:
-    points, rng = Points(lambda suggest: sample_training(suggest, dataset, config)), Random(0)
+    points, rng = Points(training_program(dataset, config)), Random(0)
     return [points.draw(rng).value for _ in range(count)]
 
 
 def test_one_choice_is_no_parameter_and_several_are(dataset: DatasetVersion) -> None:
     config = {"schedule": {"cosine": SCHEDULES["cosine"]}, "loss": LOSSES, "training": {"ema": 0.9}}
-    fixed = Points(lambda suggest: sample_training(suggest, dataset, config))
+    fixed = Points(training_program(dataset, config))
     assert set(fixed.draw(Random(0)).params) == {"hp.loss"}
     training = {"ema": [0.9, 0.99], "l1": {"low": 1e-6, "high": 1e-3, "log": True}, "clip": 1.0}
     found = drawn(dataset, {"schedule": SCHEDULES, "loss": LOSSES, "training": training})
