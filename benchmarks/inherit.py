@@ -1,10 +1,11 @@
 """`evaluator=inherit` against `evaluator=train`: training epochs that evolution needs to the same best accuracy, on Fashion-MNIST.
 
-Each seed runs one study with `train` and one with `inherit` and compares the epochs after which each first had the best
-validation accuracy of the first. Both have the same 10,000 training rows and 5,000 validation rows, the same space,
+Each seed runs one study with `train` and one with `inherit` and compares the epochs of the first with those after which
+the second had its best validation accuracy. Both have the same 10,000 training rows and 5,000 validation rows, the same space,
 strategy and seed, one worker, no time limit. The best trials' own weights are judged once on Fashion-MNIST's test file.
+The space is `convnet` with networks a third as wide, so that three seeds take an hour of one core.
 
-.venv/bin/python benchmarks/inherit.py [--data FOLDER] [--seeds 3] [--trials 30] [--epochs 8] [--rows 10000]
+.venv/bin/python benchmarks/inherit.py [--data FOLDER] [--seeds 3] [--trials 30] [--epochs 8] [--rows 10000] [--widths 8,12,16]
 """
 
 from __future__ import annotations
@@ -32,15 +33,17 @@ def main() -> None:
         os.environ["ATHANOR_HOME"] = str(home)
         dataset = _subset(arguments.data, arguments.rows, home / "data")
         print(f"Fashion-MNIST, {dataset.splits['train']} training and {dataset.splits['validation']} validation rows, evolution, "
-              f"{arguments.trials} trials of {arguments.epochs} epochs, n={arguments.seeds} seeds\n{machine()}\n", flush=True)  # fmt: skip
+              f"{arguments.trials} trials of {arguments.epochs} epochs, widths {arguments.widths}, n={arguments.seeds} seeds\n"
+              f"{machine()}\n",
+              flush=True)  # fmt: skip
         ratios = [_compare(dataset, arguments, seed, home) for seed in range(arguments.seeds)]
     reached = [ratio for ratio in ratios if math.isfinite(ratio)]
-    print(f"\nreached in {len(reached)} of {len(ratios)} seeds; epochs of inherit over those of train at its best: "
+    print(f"\nreached in {len(reached)} of {len(ratios)} seeds; epochs of inherit over those of train: "
           f"{spread(reached, 2) if reached else '-'}, median {statistics.median(ratios):.2f}")  # fmt: skip
 
 
 def _compare(dataset: Any, arguments: argparse.Namespace, seed: int, home: Path) -> float:
-    """Epochs that inherit needed to train's best accuracy over those train needed; infinite where it did not get there."""
+    """Epochs that inherit needed to train's best accuracy over those of train's whole study; infinite where it did not get there."""
     started = time.monotonic()
     train = _search(dataset, arguments, seed, "train", arguments.trials, home)
     inherit = _search(dataset, arguments, seed, "inherit", MORE * arguments.trials, home)
@@ -49,19 +52,19 @@ def _compare(dataset: Any, arguments: argparse.Namespace, seed: int, home: Path)
     needed = next(epochs for epochs, value in _curve(train) if value >= best)
     at = next((epochs for epochs, value in _curve(inherit) if value >= best and epochs <= total), math.inf)
     equal = max(value for epochs, value in _curve(inherit) if epochs <= total)
-    tests = [_on_test(dataset, result, home / f"{name}-{seed}") for name, result in (("train", train), ("inherit", inherit))]
+    tests = [_on_test(dataset, arguments, result, home / f"{name}-{seed}") for name, result in (("train", train), ("inherit", inherit))]
     print(f"seed {seed}: train {best:.4f} after {needed:.0f} of {total:.0f} epochs (test {tests[0]:.4f}); inherit the same after {at:.0f} "
-          f"({at / needed:.2f}), {equal:.4f} at equal epochs (test {tests[1]:.4f}); {(time.monotonic() - started) / 60:.1f} min",
-          flush=True)  # fmt: skip
-    return at / needed
+          f"({at / total:.2f} of all, {at / needed:.2f} of those needed), {equal:.4f} at equal epochs (test {tests[1]:.4f}); "
+          f"{(time.monotonic() - started) / 60:.1f} min", flush=True)  # fmt: skip
+    return at / total
 
 
 def _search(dataset: Any, arguments: argparse.Namespace, seed: int, evaluator: str, trials: int, home: Path) -> Any:
     from components.search.search import search
     from components.workspace import Workspace
 
-    config = {name: _choice(f"{name}/{choice}") for name, choice in (("space", "convnet"), ("scheduler", "none"), ("runner", "process"))}
-    config |= {"strategy": _choice("strategy/evolution"), "evaluator": _choice(f"evaluator/{evaluator}")}
+    config = {name: _choice(f"{name}/{choice}") for name, choice in (("scheduler", "none"), ("runner", "process"))}
+    config |= {"space": _space(arguments), "strategy": _choice("strategy/evolution"), "evaluator": _choice(f"evaluator/{evaluator}")}
     if evaluator == "train":
         config["evaluator"]["keep_weights"] = True
     config |= {
@@ -70,6 +73,10 @@ def _search(dataset: Any, arguments: argparse.Namespace, seed: int, evaluator: s
     }  # fmt: skip
     place = home / f"{evaluator}-{seed}"
     return search(dataset, _policy(), config, Workspace(out=place / "out", scratch=place / "study", seed=seed))
+
+
+def _space(arguments: argparse.Namespace) -> dict[str, Any]:
+    return _choice("space/convnet") | {"widths": [int(width) for width in arguments.widths.split(",")]}
 
 
 def _choice(name: str) -> dict[str, Any]:
@@ -88,7 +95,7 @@ def _curve(result: Any) -> list[tuple[float, float]]:
     return curve
 
 
-def _on_test(dataset: Any, result: Any, place: Path) -> float:
+def _on_test(dataset: Any, arguments: argparse.Namespace, result: Any, place: Path) -> float:
     """Accuracy on the test file of the best trial's own weights."""
     from safetensors.torch import load_file
 
@@ -96,7 +103,7 @@ def _on_test(dataset: Any, result: Any, place: Path) -> float:
     from components.training.batches import load_rows
     from components.training.learner import validate
 
-    network = build_network(_choice("space/convnet"), result.best, dataset, 0)
+    network = build_network(_space(arguments), result.best, dataset, 0)
     network.load_state_dict(load_file(place / "study" / "trials" / str(result.best_number) / "weights.safetensors"))
     return validate(network.eval(), dataset, load_rows(dataset, "test"), "accuracy")["accuracy"]
 
@@ -132,6 +139,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=base / "fashion-mnist")
     for name, default in (("seeds", 3), ("trials", 30), ("epochs", 8), ("rows", 10_000)):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--widths", default="8,12,16", help="channels of the first stage to choose from")
     arguments = parser.parse_args()
     if not arguments.data.is_dir():
         raise SystemExit(f"no folder {arguments.data}; name it by --data or set ATHANOR_DATA")
