@@ -327,7 +327,7 @@ def compare(chosen: argparse.Namespace, tasks: Tasks) -> None:
         for place, judge in enumerate(JUDGES):
             sides = [np.stack([rows[:, place] for rows in side], axis=1) for side in (baseline, method)]
             best = np.maximum(known[:, 0], np.maximum(*(side.max((1, 2)) for side in sides)))
-            report(f"{strategy} + {scheduler}", judge, *sides, best, known[:, 1])
+            report(f"{strategy} + {scheduler}", judge, sides[0], sides[1], best, known[:, 1])
         print(f"({strategy} + {scheduler}: {seconds:.1f} s a search)", flush=True)
 
 
