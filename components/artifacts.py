@@ -265,7 +265,8 @@ class Trial(Record):
     """One evaluated candidate. `state` is complete, pruned, failed or killed; `cause` tells a failure's kind
     (oom, nan, timeout, bug, killed), `reason` says it in a sentence. `values` are validation metrics and measured
     costs; `constraints` say by how much each limit is missed (0 or less: kept); `rungs` are the values of the first
-    objective by epochs, where a scheduler compared trials on the way."""
+    objective by epochs, where a scheduler compared trials on the way. `weights` (safetensors) are those that were judged,
+    of the best trials of a search alone; None where none were kept."""
 
     number: int
     candidate: Candidate
@@ -277,6 +278,7 @@ class Trial(Record):
     num_parameters: int = 0
     constraints: dict[str, float] = field(default_factory=dict)
     rungs: dict[str, float] = field(default_factory=dict)
+    weights: StoredFile | None = None
     history: tuple[JSON, ...] = observed(())
     seconds: float = observed(0.0)
 

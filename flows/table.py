@@ -56,7 +56,7 @@ STAGES: dict[str, Stage] = {
                 "constraint", "target", "rounds",
             ),
             ignores=("runner", "search.workers", "search.trial_seconds", "search.warm_start", "search.storage", "training.epochs", *PLACES),
-            extent=("search.trials",),
+            extent=("search.trials", "search.keep"),
             elastic=0.3, seeded=True, process="caller", words="tries candidates",
         ),
         Stage(

@@ -19,7 +19,7 @@ from components.search.interface import WEIGHTS, Assignment
 from components.search.plan import COSTS
 from components.search.ranking import without_nan
 from components.search.study import TrialFolder
-from components.store import FULL_DISK, full_disk_says_so
+from components.store import FULL_DISK, fsync, full_disk_says_so
 
 
 def evaluate_trial(task: Assignment, *, emit: Callable[..., None]) -> int:
@@ -90,5 +90,6 @@ def _keep(place: TrialFolder) -> None:
     """Keeps the traceback of a trial that met a bug, and the weights that an evaluator left for others."""
     for source, name in ((place.work / "error.txt", "traceback.txt"), (place.work / WEIGHTS, WEIGHTS)):
         if source.exists():
+            fsync(source)
             source.replace(place.path / name)
 

@@ -118,9 +118,9 @@ class Evaluator(Protocol):
 
     `offers` names what schedulers and strategies may ask for (`epochs`: can train to a rung and be carried on),
     `needs` what it asks of the strategy and the space (`supernet`, `weights`). `keeps_weights` says that the trial's
-    folder is to keep `weights.safetensors` (left in `scratch`) for later trials to start from. One that does not train
-    names in `scores` what it gives instead of validation metrics, the usual one first, with the direction of each: the
-    objective of its studies is one of these. It may be left out, as if empty.
+    folder is to keep `weights.safetensors` (left in `scratch`), for later trials to start from and for fusion. One that
+    does not train names in `scores` what it gives instead of validation metrics, the usual one first, with the direction
+    of each: the objective of its studies is one of these. It may be left out, as if empty.
     """
 
     offers: frozenset[str]

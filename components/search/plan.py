@@ -14,13 +14,14 @@ from components.artifacts import JSON, AugmentationPolicy, DatasetVersion, diges
 from components.budget import seconds_of
 from components.build import allow, build
 from components.errors import UnknownNameError, UsageError
+from components.search.kept import most_kept
 
 if TYPE_CHECKING:
     from components.search.interface import Scheduler, Strategy
 
 # What a trial costs: minimised as an objective, bounded from above as a constraint (components/search/costs.py measures it).
 COSTS = ("num_parameters", "macs", "size_kb", "latency_ms")
-HOW = ("trials", "workers", "trial_seconds", "warm_start", "storage")  # settings of `search` that do not change the question
+HOW = ("trials", "workers", "trial_seconds", "warm_start", "storage", "keep")  # settings of `search` that do not change the question
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +49,7 @@ class Plan:
             allow(package)
         settings = config["search"]
         check_rows(settings, dataset)
+        most_kept(config)
         objectives, constraints = settled_objectives(config, dataset.task)
         scores = scores_of(config)
         return cls(

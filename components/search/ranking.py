@@ -15,11 +15,14 @@ Values = tuple[float, ...]
 
 def best_of(trials: Iterable[Trial], objective: str, direction: str) -> Trial | None:
     """The best complete trial; None if none is complete. A trial without a finite objective is never best."""
+    return next(iter(in_order(trials, objective, direction)), None)
+
+
+def in_order(trials: Iterable[Trial], objective: str, direction: str) -> list[Trial]:
+    """The complete trials with a finite objective, the best first."""
     fit = [t for t in trials if t.state == "complete" and math.isfinite(t.values.get(objective, math.nan))]
     sign = -1.0 if direction == "maximize" else 1.0
-    return min(
-        fit, key=lambda t: (violation(t), sign * t.values[objective], _log_loss(t), t.num_parameters, t.number), default=None
-    )  # fmt: skip
+    return sorted(fit, key=lambda t: (violation(t), sign * t.values[objective], _log_loss(t), t.num_parameters, t.number))
 
 
 def violation(trial: Trial) -> float:

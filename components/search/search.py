@@ -30,6 +30,7 @@ from components.search.compatibility import name_of
 from components.search.evaluation import evaluate_trial
 from components.search.failures import LIVES, explain, tally, was_killed
 from components.search.interface import WEIGHTS, Ancestor, Assignment, Outcome
+from components.search.kept import most_kept, publish, with_weights
 from components.search.plan import Plan
 from components.search.proposal import candidate_of
 from components.search.ranking import best_of, chosen_of, distance, front_of, values_of, violation
@@ -57,7 +58,7 @@ HOPELESS = 5  # as many failures by the same bug and not one success: the rest w
 
 
 def search(dataset: DatasetVersion, policy: AugmentationPolicy, config: JSON, work: Workspace) -> SearchResult:
-    """The study's trials and its best one.
+    """The study's trials and its best one; the weights of the best `search.keep` of them, where there are any, below `work.out`.
 
     Stops after `search.trials` trials or `work.seconds`, whichever comes first. Raises `StageFailedError` when no trial
     completes, `UsageError` for settings that no trial can be run with and constraints that no trial meets, `TryAgainError`
@@ -65,7 +66,8 @@ def search(dataset: DatasetVersion, policy: AugmentationPolicy, config: JSON, wo
     """
     plan = Plan.of(dataset, policy, config, work.seed)
     with _study_folder(work) as folder:
-        return in_rounds(plan, folder, work, lambda aimed, place: _one_study(aimed, place, work))
+        result = in_rounds(plan, folder, work, lambda aimed, place: _one_study(aimed, place, work))
+        return publish(result, most_kept(config), work.out)
 
 
 def _one_study(plan: Plan, folder: Path, work: Workspace) -> SearchResult:
@@ -437,6 +439,7 @@ class _Search:
         self._rest_for_good()
         leave(self.study.folder, self.plan, self.results.values(), self.suggested)
         trials = tuple(self.results[number] for number in sorted(self.results))
+        trials = with_weights(trials, lambda number: self.study.trial_folder(number).path / WEIGHTS)
         best = self._best()
         if best is None:
             raise StageFailedError(f"none of {len(trials)} trials completed: {tally(trials)}")

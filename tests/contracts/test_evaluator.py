@@ -317,3 +317,10 @@ def test_inheriting_refuses_folds(bench: Bench) -> None:
     config = {"space": CONVNET, "optimizer": OPTIMIZERS, "search": {"epochs": FULL, "folds": 3}, "seed": 0}
     with pytest.raises(UsageError, match=r"search\.folds .* choose evaluator=train or folds=null"):
         bench.evaluate(config_of("inherit"), "a", config=config)
+
+
+def test_folds_leave_no_weights(bench: Bench) -> None:
+    """What a fold leaves was trained on rows that others are judged by."""
+    config = {"space": CONVNET, "optimizer": OPTIMIZERS, "search": {"epochs": 1, "folds": 3}, "seed": 0}
+    bench.evaluate(config_of("train"), "a", config=config)
+    assert not (bench.folder / "a" / "weights.safetensors").exists()

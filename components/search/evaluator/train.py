@@ -16,14 +16,16 @@ class Train:
     offers = frozenset({"epochs"})
     needs: frozenset[str] = frozenset()
 
-    def __init__(self, keep_weights: bool = False) -> None:
+    def __init__(self, keep_weights: bool = True) -> None:
         self.keeps_weights = keep_weights
 
     def evaluate(self, task: Assignment, scratch: Path, *, emit: Callable[..., Any]) -> Trial:
-        from components.training.trial import run_trial  # imports torch, which the parent of a search does without
+        from components.training.trial import folds_asked, run_trial  # imports torch, which the parent of a search does without
+
+        whole = folds_asked(task.config, task.dataset) is None  # what a fold leaves has seen rows that others are judged by
 
         return run_trial(
             task.dataset, task.policy, task.candidate, task.config, task.number, scratch, task.seconds,
             task.config["search"].get("rows"), epochs=task.epochs, full_epochs=task.full_epochs,
-            weights=scratch / WEIGHTS if self.keeps_weights else None, emit=emit,
+            weights=scratch / WEIGHTS if self.keeps_weights and whole else None, emit=emit,
         )  # fmt: skip
