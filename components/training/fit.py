@@ -87,6 +87,8 @@ def fit(
     losses: Mapping[str, JSON] | None = None,
     teacher: nn.Module | None = None,
     distiller: Callable[..., Tensor] | None = None,
+    joins: Mapping[str, float] | None = None,
+    rates: Mapping[str, float] | None = None,
     scratch: Path | None = None,
     emit: Callable[..., Any] = lambda event, **fields: None,
 ) -> Fit:
@@ -98,6 +100,8 @@ def fit(
     and called again with the same `scratch` it goes on as if it had never rested. Raises `DivergedError` when the loss
     is not finite. `fold` (which, of how many) trains and validates on one cut of both splits together instead of on
     theirs. `schedules` and `losses` are what the hyper-parameters `schedule` and `loss` name (None: the usual ones).
+    `joins` are modules that rest until the training has come so far (0..1), `rates` factors on the learning rate, by
+    parameter (see `components.training.tuning`).
     `training` may hold `clip` (largest gradient norm, 0: none), `ema` (decay of the averaged weights, 0: none), `l1`
     (penalty on the absolute weights of matrices and kernels), `stochastic_depth` (how often the last residual block is
     left out), `patience` (validations without a better objective after which training stops), `accelerator`, `data`
@@ -121,6 +125,7 @@ def fit(
         epochs=epochs, train_rows=len(train), seed=seed, training=training, emit=emit, teacher=teacher, distiller=distiller,
         schedule=_member("schedule", hyperparameters, schedules, dataset.task),
         loss=_member("loss", hyperparameters, losses, dataset.task), train_targets=train.targets,
+        joins=joins, rates=rates,
     )  # fmt: skip
     _run(learner, loader, epochs, scratch, numerics, str(training["accelerator"]))
     return _result(learner, loader, rest)

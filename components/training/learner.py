@@ -23,6 +23,7 @@ from components.errors import UsageError
 from components.training.batches import Rows, seed_of
 from components.training.failure import DivergedError
 from components.training.interface import Loss, Schedule
+from components.training.joining import Joining
 from components.training.progress import Progress
 
 # Averaged weights span about the last twentieth of the steps taken so far, at most 1 / (1 - ema) of them.
@@ -59,6 +60,8 @@ class Learner(lightning.LightningModule):
         emit: Callable[..., Any],
         teacher: nn.Module | None = None,
         distiller: Callable[..., Tensor] | None = None,
+        joins: Mapping[str, float] | None = None,
+        rates: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
         self.network, self.averaged = network, copy.deepcopy(network).eval().requires_grad_(False)
@@ -80,11 +83,12 @@ class Learner(lightning.LightningModule):
         # In a list: not part of this module's state.
         self._weights = [class_weights(loss, training.get("class_weights"), dataset, train_targets)]
         self._average = Average(self.averaged, network, float(training["ema"]))
+        self._joining, self._rates = Joining(network, joins or {}), rates or {}
 
     # ---- training ---------------------------------------------------------------------------------------------
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return self.make_optimizer(parameter_groups(self.network))
+        return self.make_optimizer(parameter_groups(self.network, self._rates))
 
     def on_train_start(self) -> None:
         """Gives restored optimizer tensors the layout of their parameters: torch's fused steps read memory, not strides."""
@@ -111,6 +115,7 @@ class Learner(lightning.LightningModule):
 
     def training_step(self, batch: tuple[dict[str, Tensor], Tensor], batch_index: int) -> Tensor:
         self._follow_schedule(self.progress.value)
+        self._joining.follow(self.progress.value)
         fields, targets = batch
         fields, targets = self.policy(self._as_floats(fields), targets, self._generator, self.strength)
         inputs = [fields[field.name] for field in self.dataset.inputs]
@@ -124,7 +129,7 @@ class Learner(lightning.LightningModule):
     def _follow_schedule(self, progress: float) -> None:
         factor, momentum = self.schedule.factor(progress), self.schedule.momentum(progress)
         for group in self.trainer.optimizers[0].param_groups:
-            group["lr"] = self.learning_rate * factor
+            group["lr"] = self.learning_rate * factor * group.get("rate", 1.0)
             if momentum is not None and group.get("momentum"):
                 group["momentum"] = momentum
             if momentum is not None and "betas" in group:
@@ -157,6 +162,7 @@ class Learner(lightning.LightningModule):
         return self.loss(outputs, targets, weights_K=self._weights[0], label_smoothing=self.label_smoothing)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        self._joining.hold(self.progress.value)
         if self.clip:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.clip)
 
@@ -282,11 +288,18 @@ def recalls(probabilities_NK: np.ndarray, targets_N: np.ndarray) -> list[JSON]:
     return [{"rows": int(n), "recall": round(float(hit) / max(int(n), 1), 4)} for n, hit in zip(rows_K, counts_KK.diagonal())]
 
 
-def parameter_groups(network: nn.Module) -> list[JSON]:
-    """Matrices and kernels with weight decay, biases and scales without."""
-    decayed = [p for p in network.parameters() if p.requires_grad and p.ndim > 1]
-    free = [p for p in network.parameters() if p.requires_grad and p.ndim <= 1]
-    return [group for group in ({"params": decayed}, {"params": free, "weight_decay": 0.0}) if group["params"]]
+def parameter_groups(network: nn.Module, rates: Mapping[str, float] | None = None) -> list[JSON]:
+    """Matrices and kernels with weight decay, biases and scales without; those with a rate of their own (a factor on the
+    learning rate, by name) apart from the others."""
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault(((rates or {}).get(name, 1.0), parameter.ndim <= 1), []).append(parameter)
+    ordered = sorted(groups.items(), key=lambda row: (-row[0][0], row[0][1]))
+    return [
+        {"params": found, **({"weight_decay": 0.0} if is_free else {}), **({"rate": rate} if rate != 1.0 else {})}
+        for (rate, is_free), found in ordered
+    ]  # fmt: skip
 
 
 class Average:
