@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from components.models.blocks import Plain
+from components.models.blocks import ACTIVATIONS, Plain, Skipping
 
 # out: units that the layer makes; in: units that it sums over; unit: units that it reads one by one; row: must be equal.
 NORM = {"weight": ("out",), "bias": ("out",), "running_mean": ("out",), "running_var": ("out",), "num_batches_tracked": ()}
@@ -59,6 +59,44 @@ def inherit(child: nn.Module, parent: nn.Module, inputs: Sequence[Tensor]) -> fl
         taken = sum(_take_over(mine, theirs, places) for mine, theirs in found.pairs)
         _insert(child, found.inserted, inputs)
     return taken / max(1, sum(parameter.numel() for parameter in child.parameters()))
+
+
+def obstacles(child: nn.Module, parent: nn.Module) -> list[str]:
+    """Why the child cannot begin by computing exactly what its parent does, a sentence each; empty where nothing is known of.
+
+    Wider: units are repeated, so a normalisation over groups of channels has the same mean only where every group is a
+    whole number of times what it was. Deeper: a new block can be the identity if its last normalisation can undo
+    itself (batch, in a plain block) or its shortcut does it all (the others), and if its activation leaves alone what an
+    activation has made already (ReLU).
+    """
+    found = _Pairing()
+    _pair(child, parent, found)
+    uneven = [_uneven(mine, theirs) for mine, theirs in found.pairs if isinstance(mine, nn.GroupNorm) and isinstance(theirs, nn.GroupNorm)]
+    return [words for words in (*uneven, *map(_no_identity, found.inserted)) if words]
+
+
+def _uneven(mine: nn.GroupNorm, theirs: nn.GroupNorm) -> str:
+    whole = mine.num_channels % theirs.num_channels == 0
+    sizes = [norm.num_channels // norm.num_groups for norm in (theirs, mine)]
+    if whole and (sizes[0] == sizes[1] or mine.num_groups == theirs.num_groups == 1):
+        return ""
+    groups = [f"{norm.num_channels} channels in groups of {size}" for norm, size in zip((theirs, mine), sizes)]
+    return f"normalisation over groups of channels keeps its means only where groups are repeated whole, got {' and then '.join(groups)}"
+
+
+def _no_identity(block: nn.Module) -> str:
+    bends = [part for part in block.modules() if type(part) in ACTIVATIONS.values()]
+    if isinstance(block, Plain):
+        if not isinstance(block[1], nn.BatchNorm2d):
+            return "a plain block cannot begin as the identity behind a normalisation over channels of each row; choose norm=batch"
+        if len(block) > 3:
+            return "a plain block with squeeze-and-excite cannot begin as the identity; choose block=residual or separable"
+        return "" if isinstance(block[2], nn.ReLU) else f"{type(block[2]).__name__} changes what it has made already, ReLU does not"
+    if isinstance(block, Skipping) and type(block.after) in ACTIVATIONS.values() and not isinstance(block.after, nn.ReLU):
+        return f"{type(block.after).__name__} after the shortcut changes what it has made already; choose ReLU or block=separable"
+    if isinstance(block, Skipping) or hasattr(block, "begin_as_identity") or not bends:
+        return ""
+    return f"a new {type(block).__name__} cannot begin as the identity"
 
 
 # ---- who is whose counterpart ----
@@ -213,8 +251,8 @@ def _reading(source: Tensor, axis: int, after: int, units: tuple[int, int]) -> T
         return source.narrow(axis, 0, after)
     index = _repeated(before, after)
     lead = source.index_select(axis, index)
-    share = 1.0 + UNEVEN * (2.0 * torch.rand(lead.shape[0], after) - 1.0)
-    total = torch.zeros(lead.shape[0], before).index_add_(1, index, share)
+    share = 1.0 + UNEVEN * (2.0 * torch.rand(lead.shape[0], after, dtype=lead.dtype) - 1.0)
+    total = torch.zeros(lead.shape[0], before, dtype=lead.dtype).index_add_(1, index, share)
     share = share / total.index_select(1, index)
     return lead * share.reshape(*share.shape, *[1] * (lead.ndim - 2))
 

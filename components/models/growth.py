@@ -1,0 +1,108 @@
+"""Networks that grow without forgetting: `widen` and `deepen` change a candidate and its weights, not what it computes.
+
+    grown = widen(candidate, network, space, dataset, inputs, width=48)
+    grown.candidate, grown.network
+
+Exact at the moment of the change, up to rounding, in eval mode (Chen, Goodfellow and Shlens, "Net2Net: Accelerating
+Learning via Knowledge Transfer", ICLR 2016; Wei et al., "Network Morphism", ICML 2016): every block and activation widens
+with batch normalisation; group normalisation where groups are repeated whole, layer normalisation by whole factors.
+Plain blocks deepen with batch normalisation and ReLU, residual ones with ReLU and any normalisation, separable ones
+always. What cannot be is refused: a plain block behind a normalisation of each row has no weights that undo it, and an
+activation that changes its own output cannot be put in twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from components.artifacts import JSON, Candidate, DatasetVersion
+from components.errors import UsageError
+from components.models.inheritance import inherit, obstacles
+from components.models.network import build_network
+from components.settings import whole
+
+WIDTHS, DEPTHS = ("width", "channels"), ("depths", "depth", "cells")
+# By how much rounding may move an answer, in deviations of the answers, by the precision of the weights.
+ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-3}
+
+
+@dataclass(frozen=True)
+class Grown:
+    """A larger candidate and its network, which answers as the smaller one did."""
+
+    candidate: Candidate
+    network: nn.Module
+
+
+def widen(
+    candidate: Candidate, network: nn.Module, space: JSON, dataset: DatasetVersion, inputs: Sequence[Tensor], *, width: int, seed: int = 0
+) -> Grown:
+    """The candidate with `width` units or channels (of its first stage; the others grow along), its weights shared out.
+
+    Raises `UsageError` for a width that is not larger and where the function cannot be kept.
+    """
+    name = _named(candidate, WIDTHS, "wider")
+    whole(f"the new {name}", width, candidate.architecture[name] + 1)
+    return _grown(candidate, network, space, dataset, inputs, {name: width}, seed)
+
+
+def deepen(
+    candidate: Candidate, network: nn.Module, space: JSON, dataset: DatasetVersion, inputs: Sequence[Tensor], *, blocks: int = 1,
+    stage: int | None = None, seed: int = 0,
+) -> Grown:  # fmt: skip
+    """The candidate with `blocks` more in one stage (None: in each), which begin as the identity.
+
+    `inputs` is a batch by which new normalisations learn what they have to undo. Raises `UsageError` where they cannot.
+    """
+    name = _named(candidate, DEPTHS, "deeper")
+    depths = candidate.architecture[name]
+    whole("the number of new blocks", blocks, 1)
+    if not isinstance(depths, list):
+        return _grown(candidate, network, space, dataset, inputs, {name: depths + blocks}, seed)
+    if stage is not None:
+        whole("the stage to deepen", stage, 0, len(depths) - 1)
+    deeper = [depth + blocks * (stage in (None, number)) for number, depth in enumerate(depths)]
+    return _grown(candidate, network, space, dataset, inputs, {name: deeper}, seed)
+
+
+def _named(candidate: Candidate, names: Sequence[str], change: str) -> str:
+    found = next((name for name in names if name in candidate.architecture), None)
+    if found is None:
+        known = ", ".join(sorted(candidate.architecture))
+        raise UsageError(f"a network is made {change} by one of {', '.join(names)}, this architecture has only {known}")
+    return found
+
+
+def _grown(
+    candidate: Candidate, network: nn.Module, space: JSON, dataset: DatasetVersion, inputs: Sequence[Tensor], change: JSON, seed: int
+) -> Grown:
+    larger = candidate.replace(architecture={**candidate.architecture, **change}, numerics={})
+    child = build_network(space, larger, dataset, seed).to(next(network.parameters()).dtype)
+    if reasons := obstacles(child, network):
+        raise UsageError(f"{_words(change)} would change what the network computes: {reasons[0]}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        inherit(child, network, inputs)
+    _require_same(child, network, inputs, change)
+    return Grown(larger, child.eval())
+
+
+def _require_same(child: nn.Module, parent: nn.Module, inputs: Sequence[Tensor], change: JSON) -> None:
+    """Raises `UsageError` where the answers differ by more than rounding does."""
+    modes = child.training, parent.training
+    with torch.no_grad():
+        ours, theirs = child.eval()(*inputs), parent.eval()(*inputs)
+    child.train(modes[0])
+    parent.train(modes[1])
+    difference = float((ours - theirs).abs().max() / theirs.std().clamp_min(1e-12))
+    if not difference <= ROUNDING[ours.dtype]:
+        raise UsageError(f"{_words(change)} would change what the network computes by {difference:.2g} deviations of its answers")
+
+
+def _words(change: dict[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in change.items())
