@@ -322,7 +322,8 @@ class TrainedModel(Record):
 
     `role` is teacher or student; `space` the buildable configuration of the space that builds the candidate;
     `parents` the identities of models it learned from. `metrics` are on the validation split. `truncated` is true
-    when a time limit, not the schedule, ended training.
+    when a time limit, not the schedule, ended training. `adopted` tells of a parent whose weights it began with: how they
+    were fine-tuned, the share of them that came from there (`inherited`) and how many were trained (`trained_parameters`).
     """
 
     role: str
@@ -336,6 +337,7 @@ class TrainedModel(Record):
     num_parameters: int = 0
     epochs: float = 0.0
     truncated: bool = False
+    adopted: JSON = observed(default_factory=dict)
     history: tuple[JSON, ...] = observed(())
     seconds: float = observed(0.0)
 

@@ -1,4 +1,5 @@
-"""What of a training is searched beside its space's own hyper-parameters: the schedule, the loss, and settings with several values.
+"""What of a training is searched beside its space's own hyper-parameters: the schedule, the loss, how a parent is fine-tuned,
+and settings with several values.
 
 A family with one choice, or a setting with one value, is no parameter of the search. A list is a choice of its entries,
 a mapping with `low`, `high` and perhaps `log: true` a range.
@@ -31,6 +32,7 @@ def training_program(dataset: DatasetVersion, config: JSON) -> Callable[[Suggest
     """
     families = {"schedule": sorted(config.get("schedule") or {})}
     families["loss"] = fitting(config["loss"], dataset.task) if config.get("loss") else []
+    families["finetune"] = sorted(config["finetune"]) if config.get("parent") else []
     settings = {name: value for name, value in (config.get("training") or {}).items() if name in SEARCHED and is_searched(value)}
 
     def program(trial: Suggest) -> JSON:

@@ -17,17 +17,20 @@ from components.training.batches import seed_of
 from components.training.extent import full_epochs
 from components.training.fit import fit
 from components.training.trial import with_numerics
+from components.training.tuning import Start, begin
 from components.workspace import Workspace
 
 
 def train(dataset: DatasetVersion, policy: AugmentationPolicy, candidate: Candidate, config: JSON, work: Workspace) -> TrainedModel:
     """A teacher: weights of the epoch that did best on validation, below `work.out`. `config` holds space, optimizer,
-    schedule, loss, training, metrics.
+    schedule, loss, training, metrics; with parent and finetune it begins from that model's weights.
 
     Ends within `work.seconds` if they are given, with its schedule completed; resumes from `work.scratch`. Raises
     `DivergedError` when the loss is not finite.
     """
-    return train_model(dataset, policy, candidate, config, work, role="teacher")
+    seed = seed_of(work.seed, "teacher")
+    start = begin(candidate, config, dataset, seed)
+    return train_model(dataset, policy, candidate, config, work, role="teacher", start=start)
 
 
 def train_model(
@@ -41,11 +44,14 @@ def train_model(
     parents: tuple[str, ...] = (),
     teacher: nn.Module | None = None,
     distiller: Callable[..., Tensor] | None = None,
+    start: Start | None = None,
 ) -> TrainedModel:
-    """A trained model of a `role`; with `teacher` and `distiller` it learns from the teacher's outputs too."""
+    """A trained model of a `role`; with `teacher` and `distiller` it learns from the teacher's outputs too. `start` is where
+    it begins (None: from weights drawn by the seed)."""
     training = config.get("training") or {}
     seed = seed_of(work.seed, role)
-    network = build_network(config["space"], candidate, dataset, seed)
+    start = start or Start(build_network(config["space"], candidate, dataset, seed), candidate)
+    network, candidate = start.network, start.candidate
     candidate = with_numerics(network, dataset, candidate, training, work.scratch, alone=True)
     epochs = full_epochs(training.get("epochs"), dataset.splits["train"])
     fitted = fit(
@@ -53,10 +59,12 @@ def train_model(
         epochs=epochs, seconds=work.left(), numerics=candidate.numerics, teacher=teacher, distiller=distiller,
         objective=metrics.objective((config.get("metrics") or {}).get("objective"), dataset.task),
         training=training, schedules=config.get("schedule"), losses=config.get("loss"), scratch=work.scratch, emit=work.emit,
+        joins=start.joins, rates=start.rates,
     )  # fmt: skip
+    trained = start.finished(fitted.network)
     return TrainedModel(
         role=role, candidate=candidate.replace(hyperparameters={**candidate.hyperparameters, "epochs": epochs}),
-        space=dict(config["space"]), dataset=dataset.identity, seed=seed, metrics=fitted.metrics, parents=parents,
-        weights=save_weights(fitted.network, work.out / "weights.safetensors"), num_parameters=num_parameters(fitted.network),
+        space=dict(config["space"]), dataset=dataset.identity, seed=seed, metrics=fitted.metrics, parents=(*start.parents, *parents),
+        weights=save_weights(trained, work.out / "weights.safetensors"), num_parameters=num_parameters(trained), adopted=start.facts,
         epochs=fitted.epochs, truncated=fitted.truncated, history=fitted.history, seconds=fitted.seconds,
     )  # fmt: skip

@@ -20,12 +20,14 @@ from components import metrics
 from components.artifacts import JSON, AugmentationPolicy, Candidate, DatasetVersion, Trial
 from components.build import build
 from components.errors import DataError, UsageError
-from components.models.network import build_network, num_parameters, save_weights
+from components.models.network import num_parameters, save_weights
+from components.models.parent import Parent, may_share_rows
 from components.training.batches import load_rows, seed_of
 from components.training.calibrate import settle
 from components.training.extent import num_folds, trial_epochs
 from components.training.failure import cause_of, reason_of
 from components.training.fit import Fit, fit
+from components.training.tuning import begin
 
 
 def run_trial(
@@ -47,7 +49,8 @@ def run_trial(
     """Trains `candidate` for `search.epochs` (or within `seconds`) on `rows` training rows; values are validation metrics.
 
     With `epochs` it rests there, on the way to `full_epochs` (None: `search.epochs`), and goes on from `scratch` when it
-    is called again. With `search.folds` it is trained once a fold and the values are means over the folds. `prepare`
+    is called again. With `search.folds` it is trained once a fold and the values are means over the folds. With `parent` it
+    begins from that model's weights. `prepare`
     may change the fresh network in place; `weights` is where the trained ones are to be kept.
 
     Never raises for what a candidate can do: a loss that is not finite, memory that runs out and a bug become a
@@ -58,21 +61,22 @@ def run_trial(
     try:
         scratch.mkdir(parents=True, exist_ok=True)
         seed = seed_of_trial(config, number)
-        network = build_network(config["space"], candidate, dataset, seed)
+        start = begin(candidate, config, dataset, seed)
+        network, candidate = start.network, start.candidate
         if prepare:
             prepare(network)
         candidate = with_numerics(network, dataset, candidate, config.get("training") or {}, scratch)
-        fits = _fits(network, dataset, candidate, _how(dataset, policy, candidate, config, seed, rows, epochs, full_epochs),
-                     folds_asked(config, dataset), scratch, seconds, emit)  # fmt: skip
+        how = _how(dataset, policy, candidate, config, seed, rows, epochs, full_epochs) | {"joins": start.joins, "rates": start.rates}
+        fits = _fits(network, dataset, candidate, how, folds_asked(config, dataset), scratch, seconds, emit)
         if weights:
-            save_weights(fits[0].network, weights)
+            save_weights(start.finished(fits[0].network), weights)
     except (UsageError, DataError):
         raise  # a mistake in the settings or the data is the user's to mend, not this candidate's failure
     except Exception as error:
         return failed(number, candidate, error, scratch, started, network)
     return Trial(
         number=number, candidate=candidate, state="complete", values=_mean([fitted.metrics for fitted in fits]),
-        num_parameters=num_parameters(network), fidelity=_fidelity(fits, dataset, rows), history=_history(fits),
+        num_parameters=start.num_parameters, fidelity=_fidelity(fits, dataset, rows) | start.facts, history=_history(fits),
         seconds=round(time.monotonic() - started, 3),
     )  # fmt: skip
 
@@ -101,8 +105,17 @@ def _used_rows(dataset: DatasetVersion, rows: int | None) -> int:
 
 
 def folds_asked(config: JSON, dataset: DatasetVersion) -> int | None:
-    """Folds that trials of this dataset are judged on; None for the validation split."""
-    return num_folds((config.get("search") or {}).get("folds"), dataset.splits["train"] + dataset.splits["validation"])
+    """Folds that trials of this dataset are judged on; None for the validation split.
+
+    Raises `UsageError` where a parent may have been trained on rows that a fold would hold out; `auto` is none then."""
+    asked = (config.get("search") or {}).get("folds")
+    if asked is not None and config.get("parent"):
+        parent = Parent.from_json(config["parent"])
+        if may_share_rows(parent, dataset):
+            if asked == "auto":
+                return None
+            raise UsageError(f"search.folds would judge trials on rows that parent {parent.name} may have learned; choose folds=null")
+    return num_folds(asked, dataset.splits["train"] + dataset.splits["validation"])
 
 
 def _how(

@@ -1,0 +1,1 @@
+"""How a network with a parent's weights is trained on: one member a file, chosen by `finetune=`."""

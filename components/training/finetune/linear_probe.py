@@ -1,0 +1,44 @@
+"""Only the head is trained, and what else did not come from the parent: a linear classifier of the parent's features.
+
+The rest needs no gradients, so a step costs a forward pass (Alain and Bengio, "Understanding intermediate layers using
+linear classifier probes", 2016).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from components.artifacts import Candidate, DatasetVersion
+from components.models.adoption import Adoption
+from components.models.order import parts_of
+from components.training.tuning import NEVER
+
+
+class LinearProbe:
+    """Everything but the head rests."""
+
+    def __init__(self) -> None:
+        self._joins: dict[str, float] = {}
+
+    def changed(self, candidate: Candidate) -> Candidate:
+        return candidate
+
+    def prepare(self, network: nn.Module, adoption: Adoption, dataset: DatasetVersion) -> nn.Module:
+        trained = adoption.head | adoption.fresh
+        for name, parameter in network.named_parameters():
+            parameter.requires_grad_(name in trained)
+        for name, part in parts_of(network).items():
+            if not any(parameter.requires_grad for parameter in part.parameters()):
+                self._joins[name] = NEVER
+        return network
+
+    def joins(self, network: nn.Module) -> Mapping[str, float]:
+        return self._joins
+
+    def rates(self, network: nn.Module) -> Mapping[str, float]:
+        return {}
+
+    def finish(self, network: nn.Module) -> nn.Module:
+        return network

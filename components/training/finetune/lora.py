@@ -1,0 +1,75 @@
+"""A change of low rank to the weights of each linear layer and convolution (Hu et al., "LoRA", ICLR 2022).
+
+A layer computes with W + alpha / rank * B A, where A begins at random and B at zero; only these two, normalisation and
+what is new are trained. A convolution's change is `rank` filters and a mixture of them for each of its outputs. When
+training ends the sum becomes the weight, by the same arithmetic: the merged network gives the very same answers.
+Convolutions of each channel by itself have few weights and stay as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from components.artifacts import Candidate, DatasetVersion
+from components.models.adoption import Adoption
+from components.settings import number, whole
+from components.training.tuning import NEVER
+
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm)
+
+
+class LowRank(nn.Module):
+    """From a weight [out, ...] to the same with a change of low rank added; no change at first."""
+
+    def __init__(self, weight: Tensor, rank: int, scale: float) -> None:
+        super().__init__()
+        inner = weight[0].numel()
+        self.down = nn.Parameter(torch.empty(rank, inner, dtype=weight.dtype).uniform_(-1, 1) * (3.0 / inner) ** 0.5)
+        self.up = nn.Parameter(torch.zeros(len(weight), rank, dtype=weight.dtype))
+        self.scale = scale
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight + self.scale * (self.up @ self.down).view(weight.shape)
+
+
+class LoRA:
+    """`rank` of the change, which is scaled by `alpha` / `rank`; `norms`: whether normalisation is trained as well."""
+
+    def __init__(self, rank: int = 2, alpha: float = 8.0, norms: bool = True) -> None:
+        self.rank, self.norms = whole("finetune.lora.rank", rank, 1), norms
+        self.scale = number("finetune.lora.alpha", alpha, 0.0, above=True) / self.rank
+
+    def changed(self, candidate: Candidate) -> Candidate:
+        return candidate
+
+    def prepare(self, network: nn.Module, adoption: Adoption, dataset: DatasetVersion) -> nn.Module:
+        trained = adoption.head | adoption.fresh
+        for name, parameter in network.named_parameters():
+            parameter.requires_grad_(name in trained)
+        for name, module in list(network.named_modules()):
+            if isinstance(module, NORMS) and self.norms:
+                module.requires_grad_(True)
+            elif self._takes(module) and f"{name}.weight" not in trained:
+                parametrize.register_parametrization(module, "weight", LowRank(module.weight, self.rank, self.scale))  # type: ignore[arg-type]
+        return network
+
+    def _takes(self, module: nn.Module) -> bool:
+        if not isinstance(module, nn.Linear) and not (isinstance(module, nn.Conv2d) and module.groups == 1):
+            return False
+        return self.rank < min(len(module.weight), module.weight[0].numel())
+
+    def joins(self, network: nn.Module) -> Mapping[str, float]:
+        return {} if self.norms else {name: NEVER for name, module in network.named_modules() if isinstance(module, NORMS)}
+
+    def rates(self, network: nn.Module) -> Mapping[str, float]:
+        return {}
+
+    def finish(self, network: nn.Module) -> nn.Module:
+        for module in list(network.modules()):
+            if parametrize.is_parametrized(module, "weight"):
+                parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
+        return network
