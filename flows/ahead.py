@@ -22,9 +22,12 @@ def look_ahead(config: Config, dataset: DatasetVersion | None) -> None:
 
 def judge(config: Config, dataset: DatasetVersion | None) -> None:
     """The settings alone. Raises `UsageError`."""
+    from components.build import build
     from components.search.preview import preview
+    from components.training.devices import require
     from flows.run import Timings, budget_of
     from flows.table import STAGES
 
     budget_of(config, Timings(home() / "timings.json"))
+    require(build(config.values["trainer"]))
     preview(config.section((*STAGES["search"].reads, "plugins")), dataset)

@@ -248,6 +248,7 @@ REQUIRED = (
     "scheduler",
     "evaluator",
     "runner",
+    "trainer",
     "optimizer",
     "schedule",
     "loss",

@@ -127,6 +127,9 @@ class Progress:
         value = row.get("value")
         self.detail = f"epoch {row.get('epoch')}/{row.get('epochs')}" + (f", {value:.4f}" if isinstance(value, float) else "")
 
+    def _on_batch_halved(self, row: Event) -> str:
+        return f"{row['stage']:<9} memory ran out at step {row['step']}: batches of {row['rows']} rows are taken in {row['parts']} parts from now on"
+
     # ---- the search ----
 
     def _on_search_opened(self, row: Event) -> str | None:

@@ -41,6 +41,7 @@ class Stage:
 
 
 PLACES = ("training.data", "training.workers")  # where rows are kept while training, which never changes a bit
+FULL_ONLY = ("trainer.devices", "trainer.compile")  # what a search's trials do without
 
 STAGES: dict[str, Stage] = {
     stage.name: stage
@@ -51,23 +52,26 @@ STAGES: dict[str, Stage] = {
         Stage(
             "search", "components.search.search:search", ("version", "augment"),
             (
-                "space", "strategy", "scheduler", "evaluator", "runner", "optimizer", "schedule", "loss", "training", "search",
+                "space", "strategy", "scheduler", "evaluator", "runner", "trainer", "optimizer", "schedule", "loss", "training", "search",
                 "metrics", "objective",
                 "constraint", "target", "rounds",
             ),
-            ignores=("runner", "search.workers", "search.trial_seconds", "search.warm_start", "search.storage", "training.epochs", *PLACES),
+            ignores=(
+                "runner", "search.workers", "search.trial_seconds", "search.warm_start", "search.storage", "training.epochs", *PLACES,
+                *FULL_ONLY,
+            ),
             extent=("search.trials", "search.keep"),
             elastic=0.3, seeded=True, process="caller", words="tries candidates",
         ),
         Stage(
             "train", "components.training.train:train", ("version", "augment", "search"),
-            ("space", "optimizer", "schedule", "loss", "training", "metrics"), ignores=PLACES, elastic=0.45, seeded=True, warms="serving",
-            words="trains the best candidate",
+            ("space", "trainer", "optimizer", "schedule", "loss", "training", "metrics"), ignores=PLACES, elastic=0.45, seeded=True,
+            warms="serving", words="trains the best candidate",
         ),
         Stage(
             "distill", "components.compression.distill:distill", ("version", "augment", "train"),
-            ("distillation", "space", "optimizer", "schedule", "loss", "training", "metrics"), ignores=PLACES, elastic=0.25, seeded=True,
-            words="trains a smaller student from the teacher",
+            ("distillation", "space", "trainer", "optimizer", "schedule", "loss", "training", "metrics"), ignores=PLACES, elastic=0.25,
+            seeded=True, words="trains a smaller student from the teacher",
         ),
         Stage(
             "export", "components.export.export:export", ("version", "train", "distill"), ("exporter",),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
 from components.artifacts import Trial
 from components.processes import WorkerBug, WorkerDied
 from components.search.interface import Outcome
 from components.training.failure import cause_of
+from components.training.failure import oom_kills as oom_kills
 
 LIVES = 3  # times a trial is started when its process is killed from outside
 
@@ -17,15 +17,6 @@ LIVES = 3  # times a trial is started when its process is killed from outside
 def was_killed(exitcode: int | None) -> bool:
     """Whether a process was ended from outside, rather than by a fault of its own."""
     return exitcode is None or exitcode in (-9, -15)
-
-
-def oom_kills(path: Path = Path("/proc/vmstat")) -> int:
-    """Processes that the kernel has killed for want of memory since it started; 0 where it does not say."""
-    try:
-        rows = (line.split() for line in path.read_text().splitlines())
-        return next((int(row[1]) for row in rows if row[0] == "oom_kill"), 0)
-    except (OSError, ValueError, IndexError):
-        return 0
 
 
 def explain(outcome: Outcome, *, out_of_memory: bool = False) -> tuple[str, str, str]:

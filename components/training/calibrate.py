@@ -18,6 +18,8 @@ from components.artifacts import JSON
 from components.errors import UnknownNameError
 from components.processes import available_cores
 from components.store import write_atomically
+from components.training import ranks
+from components.training.failure import cause_of
 
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 # bf16: convolutions and products in bfloat16, weights and the rest in float32 (autocast).
@@ -37,10 +39,12 @@ def calibrate(
     threads: Sequence[int] = (1,),
     precisions: Sequence[str] = PRECISIONS,
     steps: int = 3,
+    device: str = "cpu",
 ) -> JSON:
     """The fastest numerics for a training step on `inputs`: `{"threads": n, "memory_format": name, "precision": name}`.
 
-    The network is measured on copies and left as it is. A network without convolutions has only its threads to choose.
+    They are measured on `device` (cpu, cuda), with half the rows where memory does not do for all, on copies of the network.
+    A network without convolutions has only its threads to choose.
     """
     chosen = {**PLAIN, "threads": threads[0], "precision": precisions[0]}
     options: dict[str, Sequence[object]] = {"threads": threads}
@@ -51,37 +55,51 @@ def calibrate(
     before = torch.get_num_threads()
     try:
         with torch.random.fork_rng(devices=[]):
-            return _fastest(network, inputs, chosen, options, steps)
+            return _fastest(network, inputs, chosen, options, steps, device)
+    except (RuntimeError, MemoryError) as error:
+        if cause_of(error) != "oom" or len(inputs[0]) < 2:
+            raise
     finally:
         torch.set_num_threads(before)
+    fewer = [values[: len(values) // 2] for values in inputs]
+    return calibrate(network, fewer, threads=threads, precisions=precisions, steps=steps, device=device)
 
 
-def _fastest(network: nn.Module, inputs: Sequence[Tensor], chosen: JSON, options: dict[str, Sequence[object]], steps: int) -> JSON:
+def _fastest(
+    network: nn.Module, inputs: Sequence[Tensor], chosen: JSON, options: dict[str, Sequence[object]], steps: int, device: str
+) -> JSON:
     """One choice after another, each kept if clearly faster than the best so far."""
     # What one thread used, whatever other processes do meanwhile; several threads can only be compared by the clock.
-    clock = time.thread_time if len(options["threads"]) == 1 else time.perf_counter
-    best = _step_seconds(network, inputs, chosen, steps, clock)
+    clock = time.thread_time if len(options["threads"]) == 1 and device == "cpu" else time.perf_counter
+    best = _step_seconds(network, inputs, chosen, steps, clock, device)
     for name, values in options.items():
         for value in values:
             if value == chosen[name]:
                 continue
-            seconds = _step_seconds(network, inputs, {**chosen, name: value}, steps, clock)
+            seconds = _step_seconds(network, inputs, {**chosen, name: value}, steps, clock, device)
             if seconds < CLEARLY * best:
                 chosen, best = {**chosen, name: value}, seconds
     return chosen
 
 
 def settle(
-    network: nn.Module, inputs: Sequence[Tensor], written: JSON, training: JSON, scratch: Path | None, *, alone: bool = False
-) -> JSON:
+    network: nn.Module, inputs: Sequence[Tensor], written: JSON, training: JSON, scratch: Path | None, *, alone: bool = False,
+    device: str = "cpu",
+) -> JSON:  # fmt: skip
     """The numerics to train with: the candidate's own if `written`, those an earlier session measured, or measured now.
 
     `training.threads`, `training.memory_format` and `training.precision` other than `auto` are taken as they are. A
     training that has the machine `alone` also measures whether a thread per core is faster than one; trials, which run
-    side by side, take one each.
+    side by side, take one each. In a group of processes rank 0 measures for all.
     """
+    return ranks.shared(lambda: _settled(network, inputs, written, training, scratch, alone=alone and ranks.own().size == 1, device=device))
+
+
+def _settled(
+    network: nn.Module, inputs: Sequence[Tensor], written: JSON, training: JSON, scratch: Path | None, *, alone: bool, device: str
+) -> JSON:
     fixed = _fixed(training)
-    choose_threads = alone and "threads" not in fixed
+    choose_threads = alone and "threads" not in fixed and device == "cpu"
     if written and not choose_threads:
         return written
     if len(fixed) == len(PLAIN):
@@ -91,7 +109,7 @@ def settle(
         return json.loads(kept.read_text())
     counts = sorted({1, available_cores()}) if choose_threads else [fixed.get("threads", 1)]
     precisions = [fixed["precision"]] if "precision" in fixed else PRECISIONS
-    numerics = {**calibrate(network, inputs, threads=counts, precisions=precisions), **fixed}
+    numerics = {**calibrate(network, inputs, threads=counts, precisions=precisions, device=device), **fixed}
     if kept:
         write_atomically(kept, json.dumps(numerics))
     return numerics
@@ -107,14 +125,19 @@ def _fixed(training: JSON) -> JSON:
     return {**fixed, "threads": int(fixed["threads"])} if "threads" in fixed else fixed
 
 
-def _step_seconds(network: nn.Module, inputs: Sequence[Tensor], numerics: JSON, steps: int, clock: Callable[[], float]) -> float:
+def _step_seconds(
+    network: nn.Module, inputs: Sequence[Tensor], numerics: JSON, steps: int, clock: Callable[[], float], device: str
+) -> float:
     torch.set_num_threads(numerics["threads"])
-    trial = copy.deepcopy(network).to(memory_format=FORMATS[numerics["memory_format"]]).train()
+    trial = copy.deepcopy(network).to(device, memory_format=FORMATS[numerics["memory_format"]]).train()
+    inputs = [values.to(device) for values in inputs]
     best = float("inf")
     for _ in range(steps + 1):
         started = clock()
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=numerics["precision"] == "bf16"):
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=numerics["precision"] == "bf16"):
             loss = trial(*inputs).float().square().mean()
         loss.backward()
+        if device == "cuda":
+            torch.cuda.synchronize()
         best = min(best, clock() - started)
     return best

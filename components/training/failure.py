@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from components.errors import AthanorError, StageFailedError
 
-ALLOCATOR_WORDS = ("can't allocate memory", "out of memory", "not enough memory", "cannot allocate memory")
+ALLOCATOR_WORDS = ("can't allocate memory", "out of memory", "not enough memory", "cannot allocate memory", "bad_alloc")
 
 
 class DivergedError(StageFailedError):
@@ -28,3 +30,12 @@ def reason_of(error: BaseException) -> str:
     if cause_of(error) == "oom":
         return f"memory ran out: {first_line}"
     return f"{type(error).__name__}: {first_line}"
+
+
+def oom_kills(path: Path = Path("/proc/vmstat")) -> int:
+    """Processes that the kernel has killed for want of memory since it started; 0 where it does not say."""
+    try:
+        rows = (line.split() for line in path.read_text().splitlines())
+        return next((int(row[1]) for row in rows if row[0] == "oom_kill"), 0)
+    except (OSError, ValueError, IndexError):
+        return 0

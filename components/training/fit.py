@@ -25,22 +25,28 @@ from components.build import build
 from components.errors import UnknownNameError, UsageError
 from components.models.blocks import drop_residuals
 from components.settings import whole
+from components.training import ranks
 from components.training.batches import BatchLoader, Rows, load_fold, load_rows
 from components.training.calibrate import FORMATS, PLAIN
 from components.training.checkpoint import SafeCheckpointIO, read_checkpoint
+from components.training.interface import Trainer
 from components.training.learner import Learner
 from components.training.progress import Progress
+from components.training.rows import StreamedRows
 from components.training.searched import fitting, settled
 
 # An epoch shorter than this shares its checkpoint with the next: a kill loses at most this much and one epoch.
 CHECKPOINT_SECONDS = 1.0
 WITHIN_SECONDS = 15.0  # between checkpoints within a longer epoch
-# What Lightning calls them.
-PRECISION_OF: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed"}
+GPU_SHARE = 0.25  # of a GPU's free memory: the most that a split's rows take of it
+# What Lightning calls them; fp64 is never chosen, proofs ask for it.
+PRECISION_OF: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp64": "64-true"}
+DTYPE_OF = {"fp64": torch.float64}  # of the weights, where it is not float32
 DEFAULTS: JSON = {
-    "clip": 1.0, "ema": 0.99, "l1": 0.0, "stochastic_depth": 0.0, "patience": None, "accelerator": "cpu", "data": "auto", "workers": "auto",
+    "clip": 1.0, "ema": 0.99, "l1": 0.0, "stochastic_depth": 0.0, "patience": None, "data": "auto", "workers": "auto",
 }  # fmt: skip
 FAMILY = "components.training"
+CPU: JSON = {"_target_": f"{FAMILY}.trainer.cpu.Cpu"}
 USUAL: dict[str, JSON] = {
     "schedule": {"cosine": {"_target_": f"{FAMILY}.schedule.cosine.Cosine"}},
     "loss": {
@@ -85,6 +91,8 @@ def fit(
     training: JSON | None = None,
     schedules: Mapping[str, JSON] | None = None,
     losses: Mapping[str, JSON] | None = None,
+    trainer: JSON | None = None,
+    halvings: int = 0,
     teacher: nn.Module | None = None,
     distiller: Callable[..., Tensor] | None = None,
     joins: Mapping[str, float] | None = None,
@@ -104,30 +112,39 @@ def fit(
     parameter (see `components.training.tuning`).
     `training` may hold `clip` (largest gradient norm, 0: none), `ema` (decay of the averaged weights, 0: none), `l1`
     (penalty on the absolute weights of matrices and kernels), `stochastic_depth` (how often the last residual block is
-    left out), `patience` (validations without a better objective after which training stops), `accelerator`, `data`
-    (memory, stream or auto: where rows are kept) and `workers` (processes that decode streamed images).
+    left out), `patience` (validations without a better objective after which training stops), `data`
+    (memory, stream or auto: where rows are kept) and `workers` (processes that decode streamed images). `trainer` says on
+    which devices (None: the CPU): those of the group that this process has joined, or one. Where memory runs out, batches
+    are taken in parts, twice as many each time; they begin with `halvings` of them.
     """
+    devices: Trainer = build(trainer or CPU)
+    if devices.accelerator == "gpu" and not torch.cuda.is_available():
+        raise UsageError("a training is to run on a GPU and torch finds none here; take trainer=cpu")
     training = _checked(settled({**DEFAULTS, **(training or {})}, hyperparameters))
     rest = epochs if until is None else until
     if not 1 <= rest <= epochs:
         raise UsageError(f"training needs at least 1 epoch and rests at one of its own, got {rest} of {epochs}")
     numerics = {**PLAIN, **(numerics or {})}
     train, validation = _rows(dataset, rows, fold, seed, {"data": training["data"], "workers": training["workers"]})
-    batch_size = int(hyperparameters["batch_size"])
+    if devices.accelerator == "gpu":
+        train, validation = (on_gpu(part) for part in (train, validation))
+    batch_size = _batch_size(hyperparameters, devices, len(train))
     loader = BatchLoader(train, batch_size, seed, lambda: learner.current_epoch, lambda: learner.first_batch())
-    progress = Progress(total_steps=epochs * len(loader), seconds=seconds, until=rest / epochs)
+    clock = ranks.Clock()
+    progress = Progress(total_steps=epochs * len(loader), seconds=seconds, until=rest / epochs, clock=clock)
     drop_residuals(network, training["stochastic_depth"])
-    network = network.to(memory_format=FORMATS[numerics["memory_format"]])
+    network = network.to(DTYPE_OF.get(numerics["precision"], torch.float32), memory_format=FORMATS[numerics["memory_format"]])
     learner = Learner(
         network, dataset, optimizer=optimizer_of(hyperparameters, optimizers), learning_rate=hyperparameters["learning_rate"],
         label_smoothing=hyperparameters.get("label_smoothing", 0.0), policy=policy,
         strength=hyperparameters.get("augmentation_strength", 0.0), validation=validation, objective=objective, progress=progress,
         epochs=epochs, train_rows=len(train), seed=seed, training=training, emit=emit, teacher=teacher, distiller=distiller,
+        clock=clock, accumulate=devices.accumulate, compiles=devices.compile, halvings=halvings,
         schedule=_member("schedule", hyperparameters, schedules, dataset.task),
         loss=_member("loss", hyperparameters, losses, dataset.task), train_targets=train.targets,
         joins=joins, rates=rates,
     )  # fmt: skip
-    _run(learner, loader, epochs, scratch, numerics, str(training["accelerator"]))
+    _run(learner, loader, epochs, scratch, numerics, devices)
     return _result(learner, loader, rest)
 
 
@@ -135,6 +152,21 @@ def _rows(dataset: DatasetVersion, limit: int | None, fold: tuple[int, int] | No
     if fold is not None:
         return load_fold(dataset, *fold, limit=limit, seed=seed, **where)
     return load_rows(dataset, "train", limit=limit, seed=seed, **where), load_rows(dataset, "validation", **where)
+
+
+def _batch_size(hyperparameters: JSON, devices: Trainer, rows: int) -> int:
+    """Rows of a step: those of the batches that are accumulated for it, over all devices."""
+    size = int(hyperparameters["batch_size"]) * devices.accumulate
+    if min(size, rows) < ranks.own().size:
+        raise UsageError(f"a batch has {min(size, rows)} rows, too few for {ranks.own().size} devices; lower trainer.devices")
+    return size
+
+
+def on_gpu(rows: Rows) -> Rows:
+    """The rows on the GPU, if they are in memory and take at most `GPU_SHARE` of what is free there; else as they are."""
+    if isinstance(rows, StreamedRows) or rows.num_bytes > GPU_SHARE * torch.cuda.mem_get_info()[0]:
+        return rows
+    return rows.on("cuda")
 
 
 def _checked(training: JSON) -> JSON:
@@ -163,15 +195,15 @@ def optimizer_of(hyperparameters: JSON, optimizers: Mapping[str, JSON]) -> Calla
     return lambda groups: partial(groups, lr=hyperparameters["learning_rate"], weight_decay=hyperparameters["weight_decay"])
 
 
-def _run(learner: Learner, loader: BatchLoader, epochs: int, scratch: Path | None, numerics: JSON, accelerator: str) -> None:
+def _run(learner: Learner, loader: BatchLoader, epochs: int, scratch: Path | None, numerics: JSON, devices: Trainer) -> None:
     checkpoint = scratch / "last.ckpt" if scratch else None
-    resumed = _readable(checkpoint)
+    resumed = checkpoint if ranks.shared(lambda: _readable(checkpoint) is not None) else None
     before = torch.get_num_threads()
     torch.set_num_threads(numerics["threads"])
     try:
-        with _quiet(), torch.random.fork_rng(devices=[]):
+        with _quiet(), torch.random.fork_rng(devices=[torch.cuda.current_device()] if devices.accelerator == "gpu" else []):
             if not (resumed and _takes_up(learner, read_checkpoint(resumed))):
-                trainer = _trainer(epochs, accelerator, numerics["precision"], [SaveCheckpoints(checkpoint)] if checkpoint else [])
+                trainer = _trainer(epochs, devices, numerics["precision"], [SaveCheckpoints(checkpoint)] if checkpoint else [])
                 trainer.fit(learner, train_dataloaders=loader, ckpt_path=resumed)
             if not learner.is_finished:
                 learner.judge_at_rest()
@@ -188,9 +220,12 @@ def _takes_up(learner: Learner, kept: JSON) -> bool:
     return True
 
 
-def _trainer(epochs: int, accelerator: str, precision: str, callbacks: list[lightning.Callback]) -> lightning.Trainer:
+def _trainer(epochs: int, devices: Trainer, precision: str, callbacks: list[lightning.Callback]) -> lightning.Trainer:
+    """Lightning's trainer, over the devices of this process's group."""
+    number = ranks.own().size
     return lightning.Trainer(
-        max_epochs=epochs, min_epochs=0, accelerator=accelerator, devices=1, precision=PRECISION_OF[precision], logger=False,
+        max_epochs=epochs, min_epochs=0, accelerator=devices.accelerator, devices=number,
+        strategy=devices.strategy() if number > 1 else "auto", precision=PRECISION_OF[precision], logger=False,
         enable_checkpointing=bool(callbacks), enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
         limit_val_batches=0, callbacks=callbacks, plugins=[SafeCheckpointIO()],
     )  # fmt: skip
@@ -228,7 +263,7 @@ class SaveCheckpoints(Checkpoint):
 
     def _save_if(self, learner: Learner, seconds: float) -> None:
         """Saves, if the last checkpoint is at least so old."""
-        now, stops = learner.progress.session_seconds, processes.is_asked_to_stop()
+        now, stops = learner.progress.session_seconds, learner.clock.is_asked_to_stop
         if stops or now - self._saved_at >= seconds:
             learner.trainer.save_checkpoint(self.path)
             self._saved_at = now
@@ -237,7 +272,7 @@ class SaveCheckpoints(Checkpoint):
 
 
 def _result(learner: Learner, loader: BatchLoader, rest: int) -> Fit:
-    network = learner.averaged
+    network = learner.whole_average().cpu()
     network.load_state_dict(learner.best)
     progress = learner.progress
     return Fit(

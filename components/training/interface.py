@@ -1,8 +1,8 @@
-"""What the members of the families `schedule` and `loss` are to a training."""
+"""What the members of the families `schedule`, `loss` and `trainer` are to a training."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,4 +31,17 @@ class Loss(Protocol):
 
     def __call__(self, outputs_BK: Tensor, targets_B: Tensor, *, weights_K: Tensor | None, label_smoothing: float) -> Tensor:
         """The mean over a batch: of logits [B, K] and classes [B], or of values [B, 1] and standardised targets [B]."""
+        ...
+
+
+class Trainer(Protocol):
+    """On which devices a training runs. Built without importing torch, whether or not the devices are there."""
+
+    accelerator: str  # cpu or gpu
+    devices: int  # processes of a full training, a device each; trials of a search are one process each
+    accumulate: int  # batches whose gradients make one step
+    compile: bool  # whether the network goes through torch.compile
+
+    def strategy(self) -> Any:
+        """Lightning's strategy, or its name; where it shards the network, it has a method `shard(module)`."""
         ...

@@ -7,6 +7,7 @@ Legend: B rows of a batch, M members of a network that is an ensemble, K outputs
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 from collections.abc import Callable, Mapping
@@ -20,11 +21,13 @@ from torch import Tensor, nn
 from components import metrics
 from components.artifacts import JSON, DatasetVersion
 from components.errors import UsageError
+from components.training import memory, ranks
 from components.training.batches import Rows, seed_of
-from components.training.failure import DivergedError
+from components.training.failure import DivergedError, cause_of
 from components.training.interface import Loss, Schedule
 from components.training.joining import Joining
 from components.training.progress import Progress
+from components.training.share import ShareOfRows, cut
 
 # Averaged weights span about the last twentieth of the steps taken so far, at most 1 / (1 - ema) of them.
 AVERAGED_SHARE = 0.05
@@ -62,8 +65,13 @@ class Learner(lightning.LightningModule):
         distiller: Callable[..., Tensor] | None = None,
         joins: Mapping[str, float] | None = None,
         rates: Mapping[str, float] | None = None,
+        clock: ranks.Clock | None = None,
+        accumulate: int = 1,
+        compiles: bool = False,
+        halvings: int = 0,
     ) -> None:
         super().__init__()
+        self.automatic_optimization = False
         self.network, self.averaged = network, copy.deepcopy(network).eval().requires_grad_(False)
         self.dataset, self.make_optimizer, self.learning_rate = dataset, optimizer, learning_rate
         self.label_smoothing, self.policy, self.strength = label_smoothing, policy, strength
@@ -82,15 +90,35 @@ class Learner(lightning.LightningModule):
         self._losses: list[Tensor] = []
         # In a list: not part of this module's state.
         self._weights = [class_weights(loss, training.get("class_weights"), dataset, train_targets)]
-        self._average = Average(self.averaged, network, float(training["ema"]))
+        self._ema = float(training["ema"])
         self._joining, self._rates = Joining(network, joins or {}), rates or {}
+        self.clock, self.accumulate, self.compiles, self.halvings = clock or ranks.Clock(), accumulate, compiles, halvings
+        self._shell: list[nn.Module] = []  # a whole network, where `averaged` is in shards
 
     # ---- training ---------------------------------------------------------------------------------------------
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return self.make_optimizer(parameter_groups(self.network, self._rates))
 
+    def configure_model(self) -> None:
+        """Called before the network is moved to its device: where the strategy shards, each rank keeps a part of it."""
+        if shard := getattr(self.trainer.strategy, "shard", None):
+            if not self._shell:
+                self._shell = [copy.deepcopy(self.averaged)]
+            shard(self.network)
+            shard(self.averaged)
+
     def on_train_start(self) -> None:
+        self._average = Average(self.averaged, self.network, self._ema)
+        self._teacher = [teacher.to(self.device) for teacher in self._teacher]
+        self._weights = [None if weights is None else weights.to(self.device, self.dtype) for weights in self._weights]
+        every_member = getattr(self.network, "every_member", None)
+        self._members_outputs = torch.compile(every_member) if self.compiles and every_member else every_member
+        if self.compiles:
+            self.network.compile()
+        self._restore()
+
+    def _restore(self) -> None:
         """Gives restored optimizer tensors the layout of their parameters: torch's fused steps read memory, not strides."""
         for optimizer in self.trainer.optimizers:
             for parameter, state in optimizer.state.items():
@@ -98,10 +126,11 @@ class Learner(lightning.LightningModule):
                     if isinstance(value, Tensor) and value.shape == parameter.shape:
                         state[name] = torch.empty_like(parameter, requires_grad=False).copy_(value)
         if self._within:
-            torch.set_rng_state(self._within["rng"])
+            self._set_random_state(self._within["rng"])
             self._generator = torch.Generator()
             self._generator.set_state(self._within["generator"])
-            self._losses, self._batches = list(self._within["losses"].unbind()), self._within["batches"]
+            losses = self._within["losses"] if ranks.own().rank == 0 else torch.zeros_like(self._within["losses"])
+            self._losses, self._batches = list(losses.to(self.device).unbind()), self._within["batches"]
 
     def first_batch(self) -> int:
         """The batch that the current epoch goes on with: 0 but in one that a checkpoint was taken in."""
@@ -113,18 +142,99 @@ class Learner(lightning.LightningModule):
         self._generator = torch.Generator().manual_seed(seed)
         self._losses.clear()
 
-    def training_step(self, batch: tuple[dict[str, Tensor], Tensor], batch_index: int) -> Tensor:
+    def training_step(self, batch: tuple[dict[str, Tensor], Tensor], batch_index: int) -> None:
+        """One step of the optimizer: a whole batch, of which this rank takes its rows, in as many parts as memory asks for."""
+        self.clock.tick()
         self._follow_schedule(self.progress.value)
         self._joining.follow(self.progress.value)
         fields, targets = batch
         fields, targets = self.policy(self._as_floats(fields), targets, self._generator, self.strength)
         inputs = [fields[field.name] for field in self.dataset.inputs]
-        loss = self._loss(inputs, targets)
+        loss = self._gradient(inputs, targets)
         if not math.isfinite(loss.item()):
             where = f"epoch {self.current_epoch + 1}, step {batch_index + 1}"
             raise DivergedError(f"training loss became {loss.item()} in {where}; {self._likely_cause(inputs)}")
-        self._losses.append(loss.detach())
-        return loss + self.l1 * absolute_weights(self.network) if self.l1 else loss
+        self._losses.append(loss)
+        self._losses.append(loss)
+        if self.l1:
+            add_l1(self.network, self.l1)
+        if self.clip:
+            clip_gradient(self.network, self.clip)
+        self.trainer.optimizers[0].step()
+
+    def _gradient(self, inputs: list[Tensor], targets: Tensor) -> Tensor:
+        """Leaves the gradient of the batch's mean loss at the weights and returns this rank's share of that loss. Where
+        memory runs out the parts are halved; what batch normalisation has seen by then stays in its statistics."""
+        while True:
+            before = self._random_state()
+            try:
+                return self._gradient_in_parts(inputs, targets)
+            except (RuntimeError, MemoryError) as error:
+                if not self._may_halve(error, len(targets)):
+                    raise
+            self._halve(len(targets))  # not above, where the error still holds all that was in memory
+            self._set_random_state(before)
+
+    def _gradient_in_parts(self, inputs: list[Tensor], targets: Tensor) -> Tensor:
+        group, rows = ranks.own(), len(targets)
+        shares = cut(rows, rank=group.rank, size=group.size, parts=self.parts)
+        self.trainer.optimizers[0].zero_grad()
+        state = self._random_state() if len(shares) > 1 else []
+        found = []
+        for number, share in enumerate(shares, start=1):
+            if number > 1 and not self.compiles:
+                self._set_random_state(state)
+            loss = self._loss_of(share, inputs, targets)
+            found.append(loss.detach())
+            self._backward(loss * group.size if group.size > 1 else loss, is_last=number == len(shares))
+        return found[0] if len(found) == 1 else torch.stack(found).sum()
+
+    def _loss_of(self, share: slice, inputs: list[Tensor], targets: Tensor) -> Tensor:
+        """What the rows of a share add to the mean loss over all rows."""
+        rows, taken = len(targets), share.stop - share.start
+        if taken == rows:
+            return self._loss(inputs, targets)
+        weights, hard = self._weights[0], 1.0
+        if weights is not None:  # their mean is over the sum of the rows' weights
+            hard = float(weights[targets[share]].sum() / weights[targets].sum()) * rows / taken
+        # A compiled network draws for itself.
+        with contextlib.nullcontext() if self.compiles else ShareOfRows(share, rows):
+            return self._loss([values[share] for values in inputs], targets[share], hard) * (taken / rows)
+
+    def _backward(self, loss: Tensor, *, is_last: bool) -> None:
+        """Devices exchange gradients once a step, with its last part."""
+        held_back = getattr(self.trainer.strategy, "block_backward_sync", None)
+        with contextlib.nullcontext() if is_last or held_back is None else held_back():
+            if self.trainer.precision == "bf16-mixed":
+                with torch.autocast(self.device.type, enabled=False):  # the backward pass has its types from the forward pass
+                    self.manual_backward(loss)
+            else:
+                self.manual_backward(loss)
+
+    @property
+    def parts(self) -> int:
+        """In how many parts a rank takes its rows of a batch."""
+        return int(self.accumulate * 2**self.halvings)
+
+    def _may_halve(self, error: Exception, rows: int) -> bool:
+        """In a group the others wait for this rank's gradients: there all start anew (`components.training.group`)."""
+        return cause_of(error) == "oom" and ranks.own().size == 1 and self.halvings < memory.MOST and self.parts < rows
+
+    def _halve(self, rows: int) -> None:
+        self.halvings += 1
+        self.trainer.optimizers[0].zero_grad()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.emit("batch.halved", halvings=self.halvings, parts=self.parts, rows=rows, step=self.progress.steps + 1)
+
+    def _random_state(self) -> list[Tensor]:
+        """Of the generators that a network draws from."""
+        return [torch.get_rng_state(), *([torch.cuda.get_rng_state()] if self.device.type == "cuda" else [])]
+
+    def _set_random_state(self, states: list[Tensor]) -> None:
+        torch.set_rng_state(states[0])
+        if self.device.type == "cuda" and len(states) > 1:
+            torch.cuda.set_rng_state(states[1])
 
     def _follow_schedule(self, progress: float) -> None:
         factor, momentum = self.schedule.factor(progress), self.schedule.momentum(progress)
@@ -144,14 +254,17 @@ class Learner(lightning.LightningModule):
         return f"the outputs overflow: learning_rate {self.learning_rate:g} is likely too large"
 
     def _as_floats(self, fields: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {name: values.to(torch.float32) if values.dtype == torch.uint8 else values for name, values in fields.items()}
+        kind = torch.get_default_dtype()
+        return {name: values.to(kind) if values.dtype == torch.uint8 else values for name, values in fields.items()}
 
-    def _loss(self, inputs: list[Tensor], targets: Tensor) -> Tensor:
-        every_member = getattr(self.network, "every_member", None)
+    def _loss(self, inputs: list[Tensor], targets: Tensor, hard_share: float = 1.0) -> Tensor:
+        """The mean loss; `hard_share` multiplies that against the targets."""
+        every_member = self._members_outputs
         outputs = every_member(*inputs).transpose(0, 1) if every_member else self.network(*inputs).unsqueeze(0)
         members = outputs.shape[0]
         outputs_MBK, repeated = outputs.flatten(0, 1), targets.repeat(members)
         hard = self._hard_loss(outputs_MBK, repeated)
+        hard = hard if hard_share == 1.0 else hard * hard_share
         if self.distiller is None or not self._teacher:
             return hard
         with torch.no_grad():
@@ -160,11 +273,6 @@ class Learner(lightning.LightningModule):
 
     def _hard_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return self.loss(outputs, targets, weights_K=self._weights[0], label_smoothing=self.label_smoothing)
-
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        self._joining.hold(self.progress.value)
-        if self.clip:
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.clip)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_index: int) -> None:
         self.progress.steps += 1
@@ -190,17 +298,18 @@ class Learner(lightning.LightningModule):
         due = self.is_finished or (self.current_epoch + 1) % self.validate_every == 0
         row: JSON = {
             "epoch": self.current_epoch + 1,
-            "train_loss": float(torch.stack(self._losses).mean()),
+            "train_loss": float(ranks.summed(torch.stack(self._losses)).mean()),
             "learning_rate": self.trainer.optimizers[0].param_groups[0]["lr"],
         }
         if due:
             before = self.progress.session_seconds
             row |= self.judge()
+            self.clock.tick()
             self._stop_if_nothing_gains(self.best_objective != was_best)
             # The last pass must fit into the time limit as well.
             self.progress.reserve = max(self.progress.reserve, 1.5 * (self.progress.session_seconds - before))
             if self.is_finished and 2 < len(self.dataset.classes) <= MOST_CLASSES:
-                row["classes"] = recalls(predict(self.averaged, self.dataset, self.validation), self.validation.targets.numpy())
+                row["classes"] = self._recalls()
         row["seconds"] = round(self.progress.total_seconds, 3)
         self.history.append(row)
         self.emit("epoch", epoch=row["epoch"], epochs=self.epochs, value=row.get(self.objective), seconds=row["seconds"])
@@ -213,13 +322,27 @@ class Learner(lightning.LightningModule):
 
     def judge(self) -> dict[str, float]:
         """Validation metrics of the averaged weights, which are kept if they are the best so far."""
-        found = validate(self.averaged, self.dataset, self.validation, self.objective)
+        averaged = self.whole_average()
+        found = ranks.shared(lambda: validate(averaged, self.dataset, self.validation, self.objective))
         if metrics.is_better(self.objective, found[self.objective], self.best_objective):
             self.best_objective = found[self.objective]
         if not self.best or prefers(self.objective, found, self.best_metrics, self.best_objective, len(self.validation)):
             self.best_metrics = found
-            self.best = {name: tensor.clone() for name, tensor in self.averaged.state_dict().items()}
+            self.best = {name: tensor.clone() for name, tensor in averaged.state_dict().items()}
         return found
+
+    def _recalls(self) -> list[JSON]:
+        averaged, targets = self.whole_average(), self.validation.targets
+        return ranks.shared(lambda: recalls(predict(averaged, self.dataset, self.validation), targets.cpu().numpy()))
+
+    def whole_average(self) -> nn.Module:
+        """The network with averaged weights; where they are in shards, all of them gathered on rank 0 (every rank takes part)."""
+        if not self._shell:
+            return self.averaged
+        whole = self._shell[0]
+        if gather := getattr(self.trainer.strategy, "gather", None):
+            whole.load_state_dict(gather(self.averaged) or whole.state_dict())
+        return whole.to(self.device)
 
     def judge_at_rest(self) -> None:
         """Judges the epoch that training rests at, if it was not due. What is checkpointed does not know of it, so that
@@ -234,15 +357,15 @@ class Learner(lightning.LightningModule):
             "steps": self.progress.steps, "elapsed": self.progress.total_seconds, "progress": self.progress.value,
             "history": self.history, "best": self.best, "best_metrics": self.best_metrics,
             "best_objective": self.best_objective, "is_finished": self.is_finished, "without_gain": self._without_gain,
-            "is_stopped": self.progress.is_stopped, "within": self._within_epoch(),
+            "is_stopped": self.progress.is_stopped, "within": self._within_epoch(), "halvings": self.halvings,
         }  # fmt: skip
 
     def _within_epoch(self) -> JSON:
         """Where in an epoch this is; empty between two."""
         if not self._batches:
             return {}
-        states = {"rng": torch.get_rng_state(), "generator": self._generator.get_state()}
-        return {"epoch": self.current_epoch, "batches": self._batches, "losses": torch.stack(self._losses), **states}
+        states = {"rng": self._random_state(), "generator": self._generator.get_state()}
+        return {"epoch": self.current_epoch, "batches": self._batches, "losses": ranks.summed(torch.stack(self._losses)), **states}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         kept = checkpoint["learner"]
@@ -250,7 +373,7 @@ class Learner(lightning.LightningModule):
         self.history, self.best, self.best_metrics = list(kept["history"]), kept["best"], kept["best_metrics"]
         self.best_objective, self.is_finished = kept["best_objective"], kept["is_finished"]
         self._without_gain, self.progress.is_stopped = kept["without_gain"], kept["is_stopped"]
-        self._within = kept["within"]
+        self._within, self.halvings = kept["within"], max(self.halvings, kept["halvings"])
 
 
 def class_weights(loss: Loss, given: Mapping[str, float] | None, dataset: DatasetVersion, targets: Tensor) -> Tensor | None:
@@ -264,9 +387,20 @@ def class_weights(loss: Loss, given: Mapping[str, float] | None, dataset: Datase
     return weights if own is None else own * weights
 
 
-def absolute_weights(network: nn.Module) -> Tensor:
-    """The sum of the absolute values of matrices and kernels: what L1 regularisation keeps small (Tibshirani, 1996)."""
-    return torch.stack([parameter.abs().sum() for parameter in network.parameters() if parameter.ndim > 1]).sum()
+def clip_gradient(network: nn.Module, most: float) -> None:
+    """Scales the gradient down to the norm `most`; of a network in shards it is the norm over all of them."""
+    gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+    norm = nn.utils.get_total_norm(gradients)
+    norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+    nn.utils.clip_grads_with_norm_(network.parameters(), most, norm)
+
+
+@torch.no_grad()
+def add_l1(network: nn.Module, penalty: float) -> None:
+    """Adds the gradient of `penalty` times the absolute weights of matrices and kernels, which keeps them small (Tibshirani, 1996)."""
+    for parameter in network.parameters():
+        if parameter.ndim > 1 and parameter.grad is not None:
+            own_part(parameter.grad).add_(own_part(parameter).sign(), alpha=penalty)
 
 
 def weights_of(given: Mapping[str, float], dataset: DatasetVersion) -> Tensor:
@@ -307,7 +441,7 @@ class Average:
 
     def __init__(self, averaged: nn.Module, network: nn.Module, decay: float) -> None:
         self.least_share = 1.0 - decay
-        pairs = list(zip(averaged.state_dict().values(), network.state_dict().values()))
+        pairs = list(zip(map(own_part, averaged.state_dict().values()), map(own_part, network.state_dict().values())))
         self._floats = [pair for pair in pairs if pair[0].is_floating_point()]
         self._counts = [pair for pair in pairs if not pair[0].is_floating_point()]
 
@@ -317,6 +451,12 @@ class Average:
         torch._foreach_lerp_([kept for kept, _ in self._floats], [fresh for _, fresh in self._floats], share)
         for kept, fresh in self._counts:
             kept.copy_(fresh)
+
+
+def own_part(tensor: Tensor) -> Tensor:
+    """The tensor itself, or of one in shards this rank's, the same memory."""
+    local: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return local
 
 
 def prefers(objective: str, found: dict[str, float], kept: dict[str, float], best: float, rows: int) -> bool:
@@ -336,7 +476,7 @@ def prefers(objective: str, found: dict[str, float], kept: dict[str, float], bes
 
 def validate(network: nn.Module, dataset: DatasetVersion, rows: Rows, objective: str) -> dict[str, float]:
     """Metrics of a network on rows: the objective, with accuracy and log_loss, or rmse, mae and r2."""
-    outputs, targets = predict(network, dataset, rows), rows.targets.numpy()
+    outputs, targets = predict(network, dataset, rows), rows.targets.cpu().numpy()
     if dataset.task == "classification":
         named = dict.fromkeys((objective, "accuracy", "log_loss"))
     else:
@@ -348,10 +488,10 @@ def validate(network: nn.Module, dataset: DatasetVersion, rows: Rows, objective:
 @torch.no_grad()
 def predict(network: nn.Module, dataset: DatasetVersion, rows: Rows) -> np.ndarray:
     """Probabilities [N, K], or values [N] in the target's unit; the network must be in eval mode."""
-    parts = []
+    parts, device = [], next(network.parameters()).device
     for fields, _ in rows.in_order(VALIDATION_BATCH):
-        parts.append(network(*(fields[field.name] for field in dataset.inputs)))
-    outputs = torch.cat(parts)
+        parts.append(network(*(fields[field.name].to(device) for field in dataset.inputs)))
+    outputs = torch.cat(parts).cpu()
     if dataset.task == "classification":
         return outputs.softmax(dim=1).numpy()
     return (outputs.squeeze(-1) * dataset.target_std + dataset.target_mean).numpy()

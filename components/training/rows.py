@@ -55,6 +55,15 @@ class Rows:
         """The rows of an index."""
         return {name: values[index] for name, values in self._fields.items()}, self.targets[index]
 
+    @property
+    def num_bytes(self) -> int:
+        """What the fields take in memory."""
+        return sum(values.nbytes for values in self._fields.values())
+
+    def on(self, device: str) -> Rows:
+        """The same rows in a device's memory."""
+        return Rows(fields={name: values.to(device) for name, values in self._fields.items()}, targets=self.targets.to(device))
+
     def part(self, index: Index) -> Rows:
         """The rows of an index, as rows of their own."""
         fields, targets = self.at(index)

@@ -13,6 +13,7 @@ from components import metrics
 from components.artifacts import JSON, AugmentationPolicy, Candidate, DatasetVersion, TrainedModel
 from components.build import build
 from components.models.network import build_network, num_parameters, save_weights
+from components.training import memory, ranks
 from components.training.batches import seed_of
 from components.training.extent import full_epochs
 from components.training.fit import fit
@@ -52,15 +53,16 @@ def train_model(
     seed = seed_of(work.seed, role)
     start = start or Start(build_network(config["space"], candidate, dataset, seed), candidate)
     network, candidate = start.network, start.candidate
-    candidate = with_numerics(network, dataset, candidate, training, work.scratch, alone=True)
+    candidate = with_numerics(network, dataset, candidate, training, work.scratch, alone=True, trainer=config.get("trainer"))
     epochs = full_epochs(training.get("epochs"), dataset.splits["train"])
     fitted = fit(
         network, dataset, candidate.hyperparameters, policy=build(policy.config), optimizers=config["optimizer"], seed=seed,
         epochs=epochs, seconds=work.left(), numerics=candidate.numerics, teacher=teacher, distiller=distiller,
         objective=metrics.objective((config.get("metrics") or {}).get("objective"), dataset.task),
         training=training, schedules=config.get("schedule"), losses=config.get("loss"), scratch=work.scratch, emit=work.emit,
-        joins=start.joins, rates=start.rates,
+        joins=start.joins, rates=start.rates, trainer=config.get("trainer"), halvings=ranks.shared(lambda: memory.note_start(work.scratch)),
     )  # fmt: skip
+    ranks.shared(lambda: memory.note_end(work.scratch))
     trained = start.finished(fitted.network)
     return TrainedModel(
         role=role, candidate=candidate.replace(hyperparameters={**candidate.hyperparameters, "epochs": epochs}),

@@ -65,7 +65,7 @@ def run_trial(
         network, candidate = start.network, start.candidate
         if prepare:
             prepare(network)
-        candidate = with_numerics(network, dataset, candidate, config.get("training") or {}, scratch)
+        candidate = with_numerics(network, dataset, candidate, config.get("training") or {}, scratch, trainer=config.get("trainer"))
         how = _how(dataset, policy, candidate, config, seed, rows, epochs, full_epochs) | {"joins": start.joins, "rates": start.rates}
         fits = _fits(network, dataset, candidate, how, folds_asked(config, dataset), scratch, seconds, emit)
         if weights:
@@ -128,7 +128,7 @@ def _how(
         "policy": build(policy.config), "optimizers": config["optimizer"], "seed": seed, "epochs": full, "until": epochs, "rows": rows,
         "objective": metrics.objective((config.get("metrics") or {}).get("objective"), dataset.task),
         "numerics": candidate.numerics, "training": config.get("training") or {}, "schedules": config.get("schedule"),
-        "losses": config.get("loss"),
+        "losses": config.get("loss"), "trainer": {k: v for k, v in (config.get("trainer") or {}).items() if k != "compile"},
     }  # fmt: skip
 
 
@@ -181,9 +181,11 @@ def _history(fits: Sequence[Fit]) -> tuple[JSON, ...]:
 
 
 def with_numerics(
-    network: nn.Module, dataset: DatasetVersion, candidate: Candidate, training: JSON, scratch: Path | None, *, alone: bool = False
+    network: nn.Module, dataset: DatasetVersion, candidate: Candidate, training: JSON, scratch: Path | None, *, alone: bool = False,
+    trainer: JSON | None = None,
 ) -> Candidate:  # fmt: skip
     """The candidate with its numerics written down (measured on one of its own batches if they are not yet); see `settle`."""
     batch = load_rows(dataset, "train", limit=int(candidate.hyperparameters["batch_size"]))
     inputs = [batch.fields[field.name] for field in dataset.inputs]
-    return candidate.replace(numerics=settle(network, inputs, candidate.numerics, training, scratch, alone=alone))
+    device = "cuda" if trainer and build(trainer).accelerator == "gpu" else "cpu"
+    return candidate.replace(numerics=settle(network, inputs, candidate.numerics, training, scratch, alone=alone, device=device))
