@@ -116,7 +116,7 @@ def _epochs(case: Case, network: nn.Module) -> int:
 def _bare(case: Case, network: nn.Module, epochs: int) -> list[float]:
     rows = load_rows(case.dataset, "train")
     fields, targets = [rows.fields[field.name] for field in case.dataset.inputs], rows.targets
-    optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    optimizer = _optimizer(network)
     seconds, losses = [], []
     network.train()
     for _ in range(epochs):
@@ -180,7 +180,13 @@ class Stock(lightning.LightningModule):
         self.at.append(time.perf_counter())
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(self.network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+        return _optimizer(self.network)
+
+
+def _optimizer(network: nn.Module) -> torch.optim.Optimizer:
+    """Ours is AdamW as `conf/optimizer/adamw.yaml` has it, in one kernel: so that of the others."""
+    node = {name: value for name, value in _node("optimizer/adamw").items() if name not in ("_target_", "search")}
+    return torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, **node)
 
 
 # ---- what is trained ----
