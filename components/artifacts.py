@@ -5,7 +5,7 @@ Each stage takes records and returns one. A record is small JSON (`to_json`, `fr
 
     version ─▶ DatasetVersion ─▶ validate ─▶ QualityReport
                      │─▶ augment ─▶ AugmentationPolicy
-                     └─▶ search ─▶ SearchResult(Trial(Candidate)…) ─▶ train ─▶ TrainedModel ─▶ distill ─▶ TrainedModel
+                     └─▶ search ─▶ SearchResult(Trial(Candidate)…) ─▶ train, fuse, distill ─▶ TrainedModel
                                      export, quantize ─▶ ExportedModel ─▶ evaluate ─▶ EvaluationReport
                                                             register ─▶ ModelVersion ─▶ promote ─▶ Decision
 
@@ -320,10 +320,11 @@ class SearchResult(Record):
 class TrainedModel(Record):
     """A network's weights (safetensors) with all that is needed to build it again.
 
-    `role` is teacher or student; `space` the buildable configuration of the space that builds the candidate;
-    `parents` the identities of models it learned from. `metrics` are on the validation split. `truncated` is true
-    when a time limit, not the schedule, ended training. `adopted` tells of a parent whose weights it began with: how they
-    were fine-tuned, the share of them that came from there (`inherited`) and how many were trained (`trained_parameters`).
+    `role` is teacher, student or what fusion made (ensemble, soup, ...); `space` the buildable configuration of the space
+    that builds the candidate; `parents` the identities of models it learned from or is made of, `members` rows that say
+    more of the latter (model, role, weights, share). `metrics` are on the validation split. `truncated` is true when a
+    time limit, not the schedule, ended training. `adopted` tells of a parent whose weights it began with: how they were
+    fine-tuned, the share of them that came from there (`inherited`) and how many were trained (`trained_parameters`).
     """
 
     role: str
@@ -334,6 +335,7 @@ class TrainedModel(Record):
     weights: StoredFile
     metrics: dict[str, float]
     parents: tuple[str, ...] = ()
+    members: tuple[JSON, ...] = ()
     num_parameters: int = 0
     epochs: float = 0.0
     truncated: bool = False

@@ -5,6 +5,7 @@ import multiprocessing.util
 import tqdm
 
 import components.compression.distill
+import components.fusion.fuse
 import components.training.train
 import components.training.trial  # noqa: F401
 

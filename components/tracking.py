@@ -272,7 +272,7 @@ class Mirror:
 
     def _add_history(self, event: Event, stage: str) -> None:
         """The learning curves of a model that was trained, or taken from the store."""
-        record = _record(stage, str(event.get("key", ""))) if stage in ("train", "distill") else None
+        record = _record(stage, str(event.get("key", ""))) if stage in ("train", "fuse", "distill") else None
         if isinstance(record, TrainedModel):
             for number, row in enumerate(record.history):
                 step = int(row.get("epoch", number))

@@ -252,6 +252,7 @@ REQUIRED = (
     "optimizer",
     "schedule",
     "loss",
+    "fusion",
     "distillation",
     "exporter",
     "quantization",

@@ -15,7 +15,7 @@ import functools
 from components.artifacts import Decision
 from flows.config import load
 from flows.reporting import open_reported
-from flows.tasks import Pipeline, augment, distill, evaluate, export, promote, quantize, register, search, train, validate, version
+from flows.tasks import Pipeline, augment, distill, evaluate, export, fuse, promote, quantize, register, search, train, validate, version
 
 
 @functools.partial(Pipeline, name="synthesize")
@@ -31,8 +31,9 @@ def synthesize(overrides: list[str] | None = None) -> Decision:
         policy = augment(dataset, config)
         result = search(dataset, policy, config)  # fans trials out to worker processes
         teacher = train(dataset, policy, result, config)
-        student = distill(dataset, policy, teacher, config)
-        exported = export(dataset, (teacher, student), config)
+        fused = fuse(dataset, policy, result, teacher, config)  # the trials that lost are of use yet
+        student = distill(dataset, policy, fused, config)
+        exported = export(dataset, (teacher, fused, student), config)
         quantized = quantize(dataset, exported, config)
         report = evaluate(dataset, exported + quantized, config)  # what would be served, on ONNX Runtime
         registered = register(report, config)

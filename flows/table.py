@@ -69,12 +69,17 @@ STAGES: dict[str, Stage] = {
             warms="serving", words="trains the best candidate",
         ),
         Stage(
-            "distill", "components.compression.distill:distill", ("version", "augment", "train"),
+            "fuse", "components.fusion.fuse:fuse", ("version", "augment", "search", "train"),
+            ("fusion", "space", "optimizer", "schedule", "loss", "training", "metrics"), ignores=PLACES, elastic=0.05, seeded=True,
+            words="makes one model of the teacher and the trials",
+        ),
+        Stage(
+            "distill", "components.compression.distill:distill", ("version", "augment", "fuse"),
             ("distillation", "space", "trainer", "optimizer", "schedule", "loss", "training", "metrics"), ignores=PLACES, elastic=0.25,
             seeded=True, words="trains a smaller student from the teacher",
         ),
         Stage(
-            "export", "components.export.export:export", ("version", "train", "distill"), ("exporter",),
+            "export", "components.export.export:export", ("version", "train", "fuse", "distill"), ("exporter",),
             process="serving", words="writes ONNX and proves parity",
         ),
         Stage(
@@ -111,8 +116,8 @@ def arguments(stage: Stage, records: dict[str, Any]) -> tuple[Any, ...]:
     if stage.name == "train":
         return (*given[:2], given[2].best if isinstance(given[2], SearchResult) else given[2])
     if stage.name == "export":
-        dataset, teacher, student = given
-        return dataset, (teacher,) if teacher.identity == student.identity else (teacher, student)
+        dataset, *models = given
+        return dataset, tuple({model.identity: model for model in models}.values())
     if stage.name == "evaluate":
         return given[0], (*given[1], *given[2])
     return tuple(given)

@@ -130,6 +130,12 @@ def train(dataset: DatasetVersion, policy: AugmentationPolicy, candidate: Search
 
 
 @stage_task
+def fuse(dataset: DatasetVersion, policy: AugmentationPolicy, result: SearchResult, teacher: TrainedModel, config: JSON) -> TrainedModel:
+    """One model of the teacher and the search's trials; with `fusion=none` the teacher itself."""
+    return _run("fuse", (dataset, policy, result, teacher), config)  # type: ignore[no-any-return]
+
+
+@stage_task
 def distill(dataset: DatasetVersion, policy: AugmentationPolicy, teacher: TrainedModel, config: JSON) -> TrainedModel:
     """A smaller student of the teacher; with `distillation=none` the teacher itself."""
     return _run("distill", (dataset, policy, teacher), config)  # type: ignore[no-any-return]

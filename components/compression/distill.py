@@ -29,16 +29,15 @@ def distill(dataset: DatasetVersion, policy: AugmentationPolicy, teacher: Traine
 
 
 def student_of(teacher: TrainedModel, config: JSON) -> Candidate:
-    """The teacher's candidate with a smaller architecture; numerics are its own, to be measured anew.
+    """The teacher's candidate with a smaller architecture, of its best member's if it is an ensemble; numerics are its own,
+    to be measured anew.
 
     Dropout and label smoothing are left out: a small network that is taught by soft targets underfits before it overfits.
     """
-    space = build(config["space"])
     hyperparameters = {**teacher.candidate.hyperparameters, "dropout": 0.0, "label_smoothing": 0.0}
     hyperparameters.pop("epochs", None)
-    return Candidate(
-        space=teacher.candidate.space, architecture=space.shrink(teacher.candidate.architecture), hyperparameters=hyperparameters
-    )
+    architecture = build(teacher.space).shrink(teacher.candidate.architecture)
+    return Candidate(space=teacher.candidate.space, architecture=architecture, hyperparameters=hyperparameters)
 
 
 def _passed_on(teacher: TrainedModel, work: Workspace) -> TrainedModel:

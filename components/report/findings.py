@@ -24,7 +24,9 @@ from components.artifacts import (
 )
 from components.report import words
 
-STAGES = ("version", "validate", "augment", "search", "train", "distill", "export", "quantize", "evaluate", "register", "promote")
+STAGES = (
+    "version", "validate", "augment", "search", "train", "fuse", "distill", "export", "quantize", "evaluate", "register", "promote",
+)  # fmt: skip
 ORDER = ("accuracy", "auc", "f1", "precision", "recall", "log_loss", "rmse", "mae", "r2")
 REASONS = 3  # of a stage's run that are told at once
 Records = Mapping[str, Any]
@@ -132,9 +134,9 @@ def decision_of(records: Records) -> Decision | None:
 
 
 def networks(records: Records) -> list[TrainedModel]:
-    """The trained networks, each once: with `distillation=none` the student is the teacher."""
+    """The trained networks, each once: with `fusion=none` and `distillation=none` all are the teacher."""
     found: dict[str, TrainedModel] = {}
-    for verb in ("train", "distill"):
+    for verb in ("train", "fuse", "distill"):
         model = records.get(verb)
         if model is not None:
             found.setdefault(model.identity, model)

@@ -74,7 +74,7 @@ def test_a_changed_library_version_names_all_stages_that_import_it(at_home: Path
     known = dict(fingerprint.installed())
     monkeypatch.setattr(fingerprint, "installed", lambda: {**known, "numpy": "9.9.9"})
     numeric = {step.stage for step in plan.make(load(SMALL)) if any("numpy" in why for why in step.why)}
-    assert {"version", "validate", "augment", "search", "train", "distill", "export", "quantize", "evaluate"} <= numeric
+    assert {"version", "validate", "augment", "search", "train", "fuse", "distill", "export", "quantize", "evaluate"} <= numeric
 
 
 @pytest.mark.parametrize(
@@ -86,14 +86,15 @@ def test_a_changed_library_version_names_all_stages_that_import_it(at_home: Path
         ("strategy=random", {"search"}),
         ("search.trials=3", {"search"}),
         ("search.workers=2", set()),
-        ("training.epochs=3", {"train", "distill"}),
-        ("training.clip=2", {"search", "train", "distill"}),
-        ("space.dropout=0.1", {"search", "train", "distill"}),
+        ("training.epochs=3", {"train", "fuse", "distill"}),
+        ("training.clip=2", {"search", "train", "fuse", "distill"}),
+        ("space.dropout=0.1", {"search", "train", "fuse", "distill"}),
+        ("fusion.members=3", {"fuse"}),
         ("distillation.temperature=2", {"distill"}),
         ("quantization=dynamic", {"quantize"}),
         ("selection.tolerance=0.1", {"evaluate"}),
         ("model=other", set(STAGES)),
-        ("seed=1", {"search", "train", "distill"}),
+        ("seed=1", {"search", "train", "fuse", "distill"}),
         ("budget=10h", {"search"}),
         ("gate=[beats_baseline]", {"promote"}),
     ],

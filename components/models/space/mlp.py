@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from components.models.conditional import ConditionalSpace
 from components.models.hyperparameters import sample_hyperparameters
 from components.models.interface import Suggest, choose
 from components.models.layers import Layer, num_parameters_of
+from components.models.members import MemberLinear, ScaledLinear
 from components.models.preprocessing import EmbedCategories, EncodeNumbers, OneHotCategories, PeriodicNumbers, StandardNumbers
 
 NUMERIC_EMBEDDINGS = ("none", "piecewise", "periodic")
@@ -190,40 +191,6 @@ class Hidden(nn.Module):
             if isinstance(self.linear, ScaledLinear):
                 self.linear.scale_out.copy_(self.linear.scale_in)  # signs, which undo themselves
         return True
-
-
-class ScaledLinear(nn.Module):
-    """One weight matrix for all members; each scales its inputs and outputs and has its own bias (BatchEnsemble)."""
-
-    axes: ClassVar = {"scale_in": ("row", "unit"), "scale_out": ("row", "out"), "bias": ("row", "out")}
-
-    def __init__(self, in_width: int, width: int, members: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(in_width, width, bias=False)
-        signs = torch.randint(0, 2, (members, in_width)).to(torch.float32) * 2 - 1
-        self.scale_in, self.scale_out = nn.Parameter(signs), nn.Parameter(torch.ones(members, width))
-        self.bias = nn.Parameter(torch.empty(members, width).uniform_(-1, 1) * in_width**-0.5)
-
-    def forward(self, features: Tensor) -> Tensor:
-        return self.linear(features * self.scale_in) * self.scale_out + self.bias
-
-
-class MemberLinear(nn.Module):
-    """A linear layer of each member's own: [B, members, in] → [B, members, out] (without the axis for one member)."""
-
-    axes: ClassVar = {"weight": ("row", "in", "out"), "bias": ("row", "out")}
-
-    def __init__(self, in_width: int, width: int, members: int) -> None:
-        super().__init__()
-        bound = in_width**-0.5
-        self.weight = nn.Parameter(torch.empty(members, in_width, width).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.empty(members, width).uniform_(-bound, bound))
-        self.members = members
-
-    def forward(self, features: Tensor) -> Tensor:
-        if self.members == 1:
-            return features @ self.weight[0] + self.bias[0]
-        return torch.einsum("bmi,mio->bmo", features, self.weight) + self.bias
 
 
 def _encoder(field: InputField, architecture: JSON) -> Layer:

@@ -1,0 +1,1 @@
+"""How one model is made of several: conf/fusion names them."""
