@@ -155,7 +155,6 @@ class Learner(lightning.LightningModule):
             where = f"epoch {self.current_epoch + 1}, step {batch_index + 1}"
             raise DivergedError(f"training loss became {loss.item()} in {where}; {self._likely_cause(inputs)}")
         self._losses.append(loss)
-        self._losses.append(loss)
         if self.l1:
             add_l1(self.network, self.l1)
         if self.clip:
