@@ -69,6 +69,11 @@ def is_asked_to_stop() -> bool:
     return _asked_to_stop.is_set()
 
 
+def listen_for_stop() -> None:
+    """Has SIGTERM noted instead of ending this process, which is to save what it has done."""
+    signal.signal(signal.SIGTERM, lambda *_: _asked_to_stop.set())
+
+
 def leave() -> NoReturn:
     """Ends this worker as a process ends that was told to."""
     os._exit(TERMINATED)

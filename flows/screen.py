@@ -128,7 +128,10 @@ class Progress:
         self.detail = f"epoch {row.get('epoch')}/{row.get('epochs')}" + (f", {value:.4f}" if isinstance(value, float) else "")
 
     def _on_batch_halved(self, row: Event) -> str:
-        return f"{row['stage']:<9} memory ran out at step {row['step']}: batches of {row['rows']} rows are taken in {row['parts']} parts from now on"
+        return f"{row['stage']:<9} memory ran out at step {row['step']}: from now on {row['rows']} rows are taken in {row['parts']} parts"
+
+    def _on_group_restarted(self, row: Event) -> str:
+        return f"{row['stage']:<9} starts its processes again: {row['reason']}"
 
     # ---- the search ----
 

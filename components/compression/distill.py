@@ -10,6 +10,8 @@ import shutil
 from components.artifacts import JSON, AugmentationPolicy, Candidate, DatasetVersion, StoredFile, TrainedModel
 from components.build import build
 from components.models.network import load_network
+from components.training import ranks
+from components.training.group import in_group
 from components.training.train import train_model
 from components.workspace import Workspace
 
@@ -22,6 +24,8 @@ def distill(dataset: DatasetVersion, policy: AugmentationPolicy, teacher: Traine
     distiller = build(config["distillation"])
     if not distiller.makes_student:
         return _passed_on(teacher, work)
+    if ranks.spans(config):
+        return in_group("components.compression.distill:distill", (dataset, policy, teacher), config, work)
     return train_model(
         dataset, policy, student_of(teacher, config), config, work,
         role="student", parents=(teacher.identity,), teacher=load_network(teacher, dataset), distiller=distiller,

@@ -17,6 +17,7 @@ from components.training import memory, ranks
 from components.training.batches import seed_of
 from components.training.extent import full_epochs
 from components.training.fit import fit
+from components.training.group import in_group
 from components.training.trial import with_numerics
 from components.training.tuning import Start, begin
 from components.workspace import Workspace
@@ -27,8 +28,10 @@ def train(dataset: DatasetVersion, policy: AugmentationPolicy, candidate: Candid
     schedule, loss, training, metrics; with parent and finetune it begins from that model's weights.
 
     Ends within `work.seconds` if they are given, with its schedule completed; resumes from `work.scratch`. Raises
-    `DivergedError` when the loss is not finite.
+    `DivergedError` when the loss is not finite. A trainer of several devices is a group of processes.
     """
+    if ranks.spans(config):
+        return in_group("components.training.train:train", (dataset, policy, candidate), config, work)
     seed = seed_of(work.seed, "teacher")
     start = begin(candidate, config, dataset, seed)
     return train_model(dataset, policy, candidate, config, work, role="teacher", start=start)
