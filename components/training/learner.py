@@ -157,6 +157,7 @@ class Learner(lightning.LightningModule):
         self._losses.append(loss)
         if self.l1:
             add_l1(self.network, self.l1)
+        self._joining.hold(self.progress.value)
         if self.clip:
             clip_gradient(self.network, self.clip)
         self.trainer.optimizers[0].step()
