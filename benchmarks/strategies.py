@@ -2,9 +2,9 @@
 
 Equal budget: the same seconds of search on the same workers, a supernet's training included, clocks starting when the
 libraries are loaded; or, with --trials, the same number of equally long trials, which a busy machine cannot distort (a
-supernet's training then comes on top). The winner of each is judged on the test split with the weights of its trial, or,
-with --retrain, trained at full length by the same recipe for all. Strategies that need a supernet search `cell`, all others
-`convnet`; `random` in both tells the spaces apart.
+supernet's training then comes on top). Killed and called again it goes on where it was. The winner of each is judged on
+the test split with the weights of its trial, or, with --retrain, trained at full length by the same recipe for all.
+Strategies that need a supernet search `cell`, all others `convnet`; `random` in both tells the spaces apart.
 
 .venv/bin/python benchmarks/strategies.py --datasets digits --seconds 60 --seeds 3          about 40 minutes on two cores
 .venv/bin/python benchmarks/strategies.py --datasets fashion-mnist --seconds 150 --seeds 3  about 100 minutes
@@ -31,6 +31,7 @@ from plain import search as plain_search
 from components.artifacts import AugmentationPolicy, Candidate, DatasetVersion, SearchResult
 from components.errors import AthanorError
 from components.report.strategies import view, write_comparison
+from components.store import write_atomically
 from components.workspace import Workspace
 from flows.config import load
 
@@ -53,17 +54,37 @@ def main() -> None:
             "beside": PLAIN,
             "runs": [],
         }
-        with tempfile.TemporaryDirectory(prefix="athanor-strategies-") as folder:
-            contest = Contest(name, Path(folder), options)
-            document |= {"digest": contest.dataset.digest, "objective": "accuracy", "direction": "maximize", "machine": machine()}
-            for seed in range(options.seeds):
-                for strategy, space in _entries(options.strategies):
-                    document["runs"].append(contest.run(strategy, space, seed))
-                    print(json.dumps({k: v for k, v in document["runs"][-1].items() if k != "curve"}), flush=True)
+        _fill(document, name, options)
         documents.append(document)
-        _keep(options.out / f"{name}.json", document)
         _show(document)
     print(write_comparison(options.out / "strategies.html", documents))
+
+
+def _fill(document: dict[str, Any], name: str, options: argparse.Namespace) -> None:
+    """Runs every strategy with every seed; those that an earlier call with the same settings has kept are not run again."""
+    path = options.out / f"{name}.json"
+    with tempfile.TemporaryDirectory(prefix="athanor-strategies-") as folder:
+        contest = Contest(name, Path(folder), options)
+        document |= {"digest": contest.dataset.digest, "objective": "accuracy", "direction": "maximize", "machine": machine()}
+        kept = _kept(path, document)
+        for seed in range(options.seeds):
+            for strategy, space in _entries(options.strategies):
+                run = kept.get((contest.title(strategy), space, seed)) or contest.run(strategy, space, seed)
+                document["runs"].append(run)
+                print(json.dumps({k: v for k, v in run.items() if k != "curve"}), flush=True)
+                _keep(path, {**document, "runs": list({**kept, **{_key(run): run for run in document["runs"]}}.values())})
+        _keep(path, document)
+
+
+def _kept(path: Path, document: dict[str, Any]) -> dict[tuple[str, str, int], dict[str, Any]]:
+    """The runs that `path` holds, if they were made with these settings."""
+    earlier = json.loads(path.read_text()) if path.exists() else {}
+    settings = [name for name in document if name not in ("runs", "machine")]
+    return {_key(run): run for run in earlier["runs"]} if earlier and all(earlier.get(n) == document[n] for n in settings) else {}
+
+
+def _key(run: dict[str, Any]) -> tuple[str, str, int]:
+    return run["strategy"], run["space"], run["seed"]
 
 
 def _arguments() -> argparse.Namespace:
@@ -111,9 +132,13 @@ class Contest:
         self.dataset: DatasetVersion = version(config, Workspace(out=folder / "version"))
         self.policy: AugmentationPolicy = augment(self.dataset, config, Workspace(out=folder / "augment"))
 
+    @staticmethod
+    def title(strategy: str) -> str:
+        return PLAIN if strategy == "optuna" else strategy
+
     def run(self, strategy: str, space: str, seed: int) -> dict[str, Any]:
         """One search: what it found, when, and what its winner has on the test split."""
-        found: dict[str, Any] = {"strategy": PLAIN if strategy == "optuna" else strategy, "space": space, "seed": seed}
+        found: dict[str, Any] = {"strategy": self.title(strategy), "space": space, "seed": seed}
         folder = self.folder / f"{strategy}-{space}-{seed}"
         try:
             if strategy == "optuna":
@@ -172,7 +197,7 @@ def _counts(result: SearchResult) -> dict[str, int]:
 
 def _keep(path: Path, document: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(document))
+    write_atomically(path, json.dumps(document))
 
 
 def _show(document: dict[str, Any]) -> None:
