@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from components.artifacts import DatasetVersion
 from components.home import home
+from flows import parents
 from flows.config import Config
 
 
@@ -29,5 +30,6 @@ def judge(config: Config, dataset: DatasetVersion | None) -> None:
     from flows.table import STAGES
 
     budget_of(config, Timings(home() / "timings.json"))
+    parents.judge(config.values, dataset)
     require(build(config.values["trainer"]))
     preview(config.section((*STAGES["search"].reads, "plugins")), dataset)

@@ -115,6 +115,8 @@ def _split_conf_dir(overrides: Iterable[str], conf: Path) -> tuple[list[str], li
     words, folders = [], [conf]
     for word in overrides:
         key, equals, value = word.partition("=")
+        if key == "parent":
+            word = f"parent={_quoted(value)}"
         if key == "conf_dir" and equals:
             folder = Path(value).absolute()
             if not folder.is_dir():
@@ -125,6 +127,12 @@ def _split_conf_dir(overrides: Iterable[str], conf: Path) -> tuple[list[str], li
         else:
             words.append(word)
     return words, folders
+
+
+def _quoted(value: str) -> str:
+    """A value as Hydra takes it whole: names and paths hold characters that mean something to it."""
+    plain = not value or value == "null" or value[0] in "'\"" or re.fullmatch(r"[\w:/.@-]+", value)
+    return value if plain else "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def _conf_digest(folders: list[Path], words: list[str]) -> str:
@@ -239,7 +247,7 @@ RULES: dict[str, tuple[type | tuple[type, ...], str, Any]] = {
     "training.epochs": ((int, str), "auto or a whole number, at least 1", lambda v: v == "auto" or (isinstance(v, int) and v >= 1)),
     "selection.tolerance": ((int, float), "between 0 and 1", lambda v: 0 <= v <= 1),
 }
-LISTS = ("check", "optimizer", "schedule", "loss", "gate")
+LISTS = ("check", "optimizer", "schedule", "loss", "finetune", "gate")
 REQUIRED = (
     "check",
     "augmentation",
@@ -252,6 +260,7 @@ REQUIRED = (
     "optimizer",
     "schedule",
     "loss",
+    "finetune",
     "fusion",
     "distillation",
     "exporter",
@@ -271,6 +280,7 @@ def _judge(found: JSON) -> None:
         if isinstance(value, bool) or not isinstance(value, kind) or not holds(value):
             problems.append(f"{name} must be {rule}, got {value!r}")
     problems += mistakes(values["training"])
+    problems += _parent_problems(values)
     problems += _member_problems(values)
     problems += _duration_problems(values)
     if values["search"]["workers"] != "auto" and not _is_count(values["search"]["workers"]):
@@ -286,6 +296,14 @@ def _member_problems(values: JSON) -> list[str]:
         for name, node in (values.get(group) or {}).items()
         if node is not None and not (isinstance(node, Mapping) and "_target_" in node)
     ]
+
+
+def _parent_problems(values: JSON) -> list[str]:
+    from flows.parents import problem
+
+    if values.get("parent") is None:
+        return []
+    return [found] if (found := problem(values["parent"])) else []
 
 
 def _is_count(value: Any) -> bool:

@@ -17,8 +17,10 @@ from components.artifacts import JSON, QualityReport, digest_of
 from components.build import expose_plugins
 from components.errors import DataError
 from components.fingerprint import NUMERIC, SourceCache, closure, cpu, targets, versions
+from components.models.parent import Parent
 from components.store import KeyParts, Store
 from components.workspace import Workspace
+from flows.parents import adopted
 from flows.table import Stage, drop, pick, stage_named
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ class Outcome:
 def key_parts(
     stage: Stage, inputs: tuple[Any, ...] | None, section: JSON, seed: int, cache: SourceCache, packages: tuple[str, ...] = ()
 ) -> KeyParts:
-    """The parts of a stage's key without its extent; `inputs=None` where they are not known yet."""
+    """The parts of a stage's key without its extent; `inputs=None` where they are not known yet. A parent in the section is its record."""
     decided = _decided(stage, section)
     code, libraries = closure([stage.module, *targets(section)], cache, ("components", *packages))
     return KeyParts(
@@ -57,7 +59,10 @@ def _decided(stage: Stage, section: JSON) -> JSON:
         from components.data.sources import key_config
 
         return key_config(section)
-    return drop(section, (*stage.ignores, *stage.extent))
+    decided = drop(section, (*stage.ignores, *stage.extent))
+    if decided.get("parent"):
+        decided["parent"] = Parent.from_json(decided["parent"]).identity
+    return decided
 
 
 def _input_identities(stage: Stage, inputs: tuple[Any, ...], section: JSON) -> dict[str, str]:
@@ -92,6 +97,7 @@ def run_stage(name: str, inputs: tuple[Any, ...], section: JSON, run: Run, *, li
     """Finds a stage's result or computes and publishes it, once even if asked twice at the same time."""
     stage = stage_named(name)
     started = time.monotonic()
+    section = adopted(section, run.folder)
     parts = run.key_parts(stage, inputs, section)
     flight = parts.key
     with run.store.single_flight(flight, lambda: run.journal.write("stage.waiting", stage=name, why="another process computes it")):

@@ -13,7 +13,8 @@ from components.home import home
 from components.store import KeyParts, Store, read_record
 from flows.config import Config
 from flows.execution import find, key_parts
-from flows.run import Timings, changed_parts, last_parts, why_it_runs
+from flows.parents import adopted
+from flows.run import Timings, changed_parts, last_parts, unfinished, why_it_runs
 from flows.table import STAGES, Stage, arguments
 
 
@@ -45,7 +46,7 @@ def make(config: Config, root: Path = ROOT) -> list[Step]:
 
 
 def _own(stage: Stage, config: Config, store: Store, sources: SourceCache, records: dict[str, Any]) -> Step:
-    section = config.section(stage.reads)
+    section = _section(stage, config)
     parts = _parts(stage, arguments(stage, records), section, config, sources)
     found = find(stage, parts, section, config.budget, store)
     if found:
@@ -56,11 +57,16 @@ def _own(stage: Stage, config: Config, store: Store, sources: SourceCache, recor
 
 def _follower(stage: Stage, config: Config, sources: SourceCache, missing: list[str]) -> Step:
     last = last_parts(config.model, stage.name)
-    parts = _parts(stage, None, config.section(stage.reads), config, sources)
+    parts = _parts(stage, None, _section(stage, config), config, sources)
     parts = KeyParts(**{**parts.to_json(), "inputs": last["inputs"] if last else {}})
     why = changed_parts(last, parts)
     after = f"after {', '.join(missing)}"
     return Step(stage.name, "run" if why else "follows", (*why, after), None)
+
+
+def _section(stage: Stage, config: Config) -> JSON:
+    section = config.section(stage.reads)
+    return adopted(section, unfinished(config)) if section.get("parent") else section
 
 
 def _parts(stage: Stage, inputs: tuple[Any, ...] | None, section: JSON, config: Config, sources: SourceCache) -> KeyParts:

@@ -24,14 +24,15 @@ from pathlib import Path
 from typing import Any
 
 from components import processes
-from components.artifacts import JSON, EvaluationReport
+from components.artifacts import JSON, EvaluationReport, TrainedModel
 from components.budget import Budget
 from components.errors import StageFailedError
 from components.export.warm import warm
 from components.fingerprint import ROOT, SourceCache, installed
 from components.home import home
 from components.journal import Journal, Listener
-from components.store import KeyParts, Store, explain, locked, write_atomically
+from components.registry.lineage import models_of, parent_of
+from components.store import KeyParts, Store, explain, locked, read_record, write_atomically
 from components.training.extent import full_epochs
 from components.workspace import Workspace
 from flows.config import Config, load
@@ -191,7 +192,23 @@ class Run:
             "run": self.id, "config": self.config.values, "overrides": list(self.config.overrides), "seed": self.seed,
             "git": git_revision(), "code": dict(sorted(code.items())), "versions": library_versions(),
             "stages": {name: KeyParts(**parts).key for name, parts in keys.items() if parts},
+            "models": models_of(self._networks(keys)), "networks": list(self._networks(keys)), "parent": self._parent(),
         }  # fmt: skip
+
+    def _parent(self) -> JSON | None:
+        """The model that this run's trainings began from."""
+        from flows.parents import find
+
+        reference = self.config.values.get("parent")
+        return parent_of(find(reference, self.folder)) if reference else None
+
+    def _networks(self, keys: dict[str, JSON | None]) -> Iterator[TrainedModel]:
+        """The networks that this model's stages made last, as far as the store has them."""
+        for name, parts in keys.items():
+            folder = self.store.folder(name, KeyParts(**parts).key) if parts else None
+            record = read_record(folder) if folder and (folder / "record.json").exists() else None
+            if isinstance(record, TrainedModel):
+                yield record
 
     def finish(self, state: str, why: str = "") -> None:
         """Writes how the run ended: finished, failed, staged (by a flow of one's own) or door (one stage). It is not continued."""
@@ -275,12 +292,19 @@ def why_it_runs(stage: Stage, last: JSON | None, parts: KeyParts, section: JSON,
     return changes or ["its result is missing or damaged"]
 
 
-def _folder_for(config: Config) -> Path:
-    runs = home() / "runs"
-    for folder in sorted(runs.glob("*"), reverse=True):
+def unfinished(config: Config) -> Path | None:
+    """The folder of a run of this configuration that was begun and has not ended."""
+    for folder in sorted((home() / "runs").glob("*"), reverse=True):
         note = _read(folder / "run.json")
         if note.get("identity") == config.identity and note.get("state") == "running":
             return folder
+    return None
+
+
+def _folder_for(config: Config) -> Path:
+    runs = home() / "runs"
+    if (begun := unfinished(config)) is not None:
+        return begun
     folder = runs / f"{time.strftime('%Y%m%d-%H%M%S')}-{config.model}-{config.identity[:4]}"
     number = 1
     while folder.exists():

@@ -23,7 +23,6 @@ from components.models import preprocessing
 from components.models.network import load_network
 from components.models.order import head_of, input_of
 from components.models.parent import Parent, require_intact, same_answers
-from components.models.space.mlp import TableNetwork
 
 Labels = dict[int, list[Hashable]]  # by axis of a tensor, what each place on it is about
 
@@ -125,7 +124,7 @@ def _renamed_encoders(network: nn.Module, dataset: DatasetVersion, parent: Paren
     prefixes = {
         _joined(prefix, f"encoders.{place}."): _joined(prefix, f"encoders.{places.get(field.name, 'none')}.")
         for prefix, module in network.named_modules()
-        if isinstance(module, TableNetwork)
+        if _reads_columns(module)
         for place, field in enumerate(dataset.inputs)
     }
 
@@ -197,19 +196,24 @@ def _by_label(target: Tensor, ours: Labels, source: Tensor, theirs: Labels) -> t
 def _described(network: nn.Module, inputs: Sequence[InputField]) -> _Tensors:
     labels: dict[str, Labels] = {}
     for prefix, module in network.named_modules():
-        if isinstance(module, TableNetwork):
+        if _reads_columns(module):
             labels |= {_joined(prefix, name): found for name, found in _of_table(module, inputs).items()}
     return _Tensors({name: tensor.clone() for name, tensor in network.state_dict().items()}, labels)
 
 
-def _of_table(network: TableNetwork, inputs: Sequence[InputField]) -> dict[str, Labels]:
+def _reads_columns(module: nn.Module) -> bool:
+    """Whether a network encodes a table's fields, one after another, and then goes through hidden layers."""
+    return isinstance(getattr(module, "encoders", None), nn.ModuleList) and isinstance(getattr(module, "hidden", None), nn.Sequential)
+
+
+def _of_table(network: Any, inputs: Sequence[InputField]) -> dict[str, Labels]:
     """Columns and categories for the encoders' own tensors, features for those of the layer that reads them."""
     found: dict[str, Labels] = {}
     features: list[Hashable] = []
     for place, (field, encoder) in enumerate(zip(inputs, network.encoders)):
         features += _features(field, encoder)
         embeds = isinstance(encoder, preprocessing.EmbedCategories)
-        rows = _categories(field) if embeds else [(field.name, column.name) for column in field.columns]
+        rows: list[Hashable] = _categories(field) if embeds else [(field.name, column.name) for column in field.columns]
         found |= {f"encoders.{place}.{name}": {0: rows} for name, _ in encoder.named_parameters()}
     first: Any = network.hidden[0]
     scaled = hasattr(first.linear, "scale_in")

@@ -2,15 +2,18 @@
 
 The facts are a plain dict that the caller of `register` knows and a report does not: `run` (Athanor run id), `seed`,
 `config` (the composed configuration), `code` (a digest, or digests by file), `git` (revision), `libraries` (versions),
-`stages` (by stage: key and identity). All are optional; other entries are kept as they are.
+`stages` (by stage: key and identity), `parent` (the model that training began from, as `parent_of` tells it), `models`
+(what `models_of` tells of the networks that were trained or fused). All are optional; other entries are kept as they are.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
-from components.artifacts import JSON, Estimate, EvaluationReport, ModelVersion, canonical_json, digest_of
+from components.artifacts import JSON, Estimate, EvaluationReport, ModelVersion, TrainedModel, canonical_json, digest_of
 from components.fingerprint import versions
+from components.models.parent import Parent
 
 LONGEST_TAG = 20_000
 """Characters; MLflow takes 100,000, its pages become slow before. The whole text is in the version's lineage.json."""
@@ -65,6 +68,43 @@ def is_decided(tag: str) -> bool:
     return tag.startswith("athanor.") and tag not in observed and not tag.startswith("athanor.gate.")
 
 
+def models_of(records: Iterable[TrainedModel]) -> list[JSON]:
+    """A row for each network, and for each that it is made of: identity, role, weights and parents."""
+    rows: dict[str, JSON] = {}
+    for model in records:
+        row = {"identity": model.identity, "role": model.role, "weights": model.weights.sha256, "parents": list(model.parents)}
+        rows[model.identity] = {**row, "shares": {member["model"]: member["share"] for member in model.members if "share" in member}}
+        for member in model.members:
+            told = {"identity": member["model"], "role": member["role"], "weights": member["weights"], "parents": member.get("parents", [])}
+            rows.setdefault(member["model"], told)
+    return list(rows.values())
+
+
+def parent_of(parent: Parent) -> JSON:
+    """A model that training began from: its row among the networks, its data, and where it was found."""
+    where = parent.origin
+    came = f"run {where['run']}" if "run" in where else "a file"
+    came = f"version {where['version']} of {where['model']}" if "version" in where else came
+    row = {"identity": parent.model.identity, "role": f"parent ({came})", "weights": parent.model.weights.sha256, "parents": []}
+    return {**row, "data": parent.dataset.name, "dataset": parent.dataset.digest, **where}
+
+
+def ancestors(identity: str, facts: JSON) -> list[JSON]:
+    """The networks that one came from, nearest first, each once; of those that the facts do not know, the identity alone."""
+    rows = [*(facts.get("models") or ()), *([facts["parent"]] if facts.get("parent") else [])]
+    known = {row["identity"]: row for row in rows}
+    found: dict[str, JSON] = {}
+    waiting = [identity]
+    for name in waiting:
+        row = known.get(name, {})
+        for parent in row.get("parents", ()):
+            if parent not in found and parent != identity:
+                share = row.get("shares", {}).get(parent)
+                found[parent] = {"role": "parent", "identity": parent, **known.get(parent, {}), **({"share": share} if share else {})}
+                waiting.append(parent)
+    return list(found.values())
+
+
 def in_words(estimate: Estimate) -> str:
     """A figure with its interval: `0.9917 [0.9806, 1.0000]`."""
     return f"{estimate.value:.4f} [{estimate.low:.4f}, {estimate.high:.4f}]"
@@ -79,7 +119,11 @@ def walk(version: ModelVersion) -> list[JSON]:
         _row("ExportedModel", best.model.name, best.model.file.sha256, precision=best.model.precision, opset=best.model.opset),
         _row("TrainedModel", best.model.role, best.model.model, seed=facts.get("seed")),
     ]
-    rows += [_row("TrainedModel", "parent", identity) for identity in best.model.parents if identity != best.model.model]
+    rows += [_row("ExportedModel", "before quantisation", origin) for origin in best.model.parents]
+    rows += [
+        _row("TrainedModel", row["role"], row["identity"], share=row.get("share"), weights=row.get("weights"))
+        for row in ancestors(best.model.model, facts)
+    ]
     rows += [
         _row("Configuration", "composed", digest_of(facts.get("config") or {})),
         _row("Code", "sources that ran", _digest(facts.get("code"))),
@@ -94,7 +138,7 @@ def in_brief(report: EvaluationReport, facts: JSON) -> str:
     steps.append(f"data `{report.dataset.name}`, digest `{report.dataset.digest[:12]}`")
     steps += [f"code at git `{facts['git']}`"] if facts.get("git") else []
     steps += [f"run `{facts['run']}`, seed {facts.get('seed')}"] if facts.get("run") else []
-    steps += [f"network `{identity[:12]}`" for identity in best.parents if identity != best.model]
+    steps += [f"{row['role']} network `{row['identity'][:12]}`" for row in reversed(ancestors(best.model, facts))]
     steps.append(f"{best.role} network `{best.model[:12]}`")
     steps.append(f"graph `{best.name}`, sha256 `{best.file.sha256[:12]}`")
     steps.append(f"evaluation `{report.identity[:12]}`")

@@ -1,6 +1,6 @@
 """The verb `register`: the chosen deployable becomes a version of a model in MLflow's registry.
 
-    report ─▶ logged model (ONNX, report, test outputs, lineage, model card) ─▶ model version, tagged, alias challenger
+    report ─▶ logged model (ONNX, report, test outputs, lineage, model card, weights) ─▶ model version, tagged, alias challenger
 
 The same report is registered once: a version carries its report's identity, is created with it in one transaction, and
 is found by it again, so a kill between MLflow's commit and the end of the stage makes no second version.
@@ -14,13 +14,15 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.artifacts import JSON, EvaluationReport, InputField, ModelVersion
+from components.artifacts import JSON, EvaluationReport, InputField, ModelVersion, TrainedModel
 from components.errors import DataError
 from components.home import home
+from components.models.parent import pack
 from components.registry import files, versions
 from components.registry.card import model_card
 from components.registry.connection import check_model_name, connect, experiment, parent_run, registry_lock, requirements, told_in_one_line
 from components.registry.lineage import complete, in_brief, in_words, observed_tags, tags
+from components.registry.parents import FOLDER
 from components.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -32,19 +34,28 @@ if TYPE_CHECKING:
 def register(report: EvaluationReport, config: JSON, work: Workspace, lineage: JSON | None = None) -> ModelVersion:
     """The registered version, its files below `work.out`. `config` holds `model` (default: the data set's name).
 
-    `lineage` is described in `components.registry.lineage`. Raises `UsageError` for a name that MLflow refuses,
-    `TryAgainError` when the registry is locked or away."""
+    `lineage` is described in `components.registry.lineage`; its `networks` (trained models) hold the one whose weights are
+    filed with the version, so that another training can begin from it (components/registry/parents.py). Raises `UsageError`
+    for a name that MLflow refuses, `TryAgainError` when the registry is locked or away."""
     model = check_model_name(str(config.get("model") or report.dataset.name))
     _check_files(report)
+    trained = _trained(report, lineage)
+    lineage = {name: fact for name, fact in (lineage or {}).items() if name != "networks"}
     client = connect()
     with registry_lock(model, lambda: work.emit("waiting", reason=f"another process is writing model {model}")), told_in_one_line():
         found = versions.find_by_key(client, model, report.identity)
         if found is None:
-            found = _create(client, model, report, complete(lineage, report))
+            found = _create(client, model, report, complete(lineage, report), trained)
             client.set_registered_model_alias(model, "challenger", found.version)
         version = versions.from_registry(client, found)
     work.emit("registered", model=model, version=version.version)
     return _below(version, work.out)
+
+
+def _trained(report: EvaluationReport, lineage: JSON | None) -> TrainedModel | None:
+    """The network that the chosen deployable was made from, where the caller knows it."""
+    models: list[TrainedModel] = (lineage or {}).get("networks") or []
+    return next((model for model in models if model.identity == report.best.model.model and model.weights.path.exists()), None)
 
 
 def _check_files(report: EvaluationReport) -> None:
@@ -62,9 +73,11 @@ def _below(version: ModelVersion, out: Path) -> ModelVersion:
     return version.replace(file=model, report=files.with_files(report, model=model, predictions=predictions, targets=targets))
 
 
-def _create(client: MlflowClient, model: str, report: EvaluationReport, facts: JSON) -> RegisteredVersion:
+def _create(
+    client: MlflowClient, model: str, report: EvaluationReport, facts: JSON, trained: TrainedModel | None
+) -> RegisteredVersion:  # fmt: skip
     run_id = parent_run(client, model, str(facts.get("run") or f"register-{report.identity[:12]}"))
-    logged, location = _log_model(client, model, run_id, report, facts)
+    logged, location = _log_model(client, model, run_id, report, facts, trained)
     _log_figures(client, run_id, logged, report)
     if not client.search_registered_models(f"name = '{model}'", max_results=1):
         client.create_registered_model(model, description=f"Made by Athanor from the data set {report.dataset.name}.")
@@ -87,7 +100,9 @@ def _description(report: EvaluationReport, facts: JSON) -> str:
     return f"{sentence}\n\n{in_brief(report, facts)}"
 
 
-def _log_model(client: MlflowClient, model: str, run_id: str, report: EvaluationReport, facts: JSON) -> tuple[str, str]:
+def _log_model(
+    client: MlflowClient, model: str, run_id: str, report: EvaluationReport, facts: JSON, trained: TrainedModel | None
+) -> tuple[str, str]:  # fmt: skip
     """The logged model's id and the address to register it from."""
     from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 
@@ -98,6 +113,8 @@ def _log_model(client: MlflowClient, model: str, run_id: str, report: Evaluation
         folder = Path(temporary) / "model"
         _write_model(folder, logged, run_id, report)
         _write_records(folder / versions.RECORDS, model, report, facts)
+        if trained:
+            pack(trained, report.dataset, folder / versions.RECORDS / FOLDER)
         client.log_model_artifacts(logged.model_id, str(folder))
     client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
     # A server wants its own address; a local store would resolve it by MLflow's process-wide setting, which is not ours to change.

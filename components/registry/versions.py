@@ -59,6 +59,24 @@ def asked_standing(client: MlflowClient, model: str) -> Standing:
         return Standing.of(found[0].aliases if found else {})
 
 
+def aliases(model: str) -> dict[str, int]:
+    """Every alias of a model and the version it names."""
+    rows = _query("SELECT alias, version FROM registered_model_aliases WHERE name = ?", model)
+    if rows is None:
+        with told_in_one_line():
+            found = connect().search_registered_models(f"name = '{model}'", max_results=1)
+            rows = list(found[0].aliases.items()) if found else []
+    return {str(alias): int(version) for alias, version in rows}
+
+
+def local_folder(model: str, version: int) -> Path | None:
+    """The folder of a version's files where MLflow keeps them on this disk, found without MLflow; None where it does not."""
+    rows = _query("SELECT version, storage_location, source FROM model_versions WHERE name = ?", model) or []
+    places = [str(stored or source) for number, stored, source in rows if int(number) == version]
+    path = local_path(places[0]) if places else None
+    return path if path is not None and path.is_dir() else None
+
+
 def registered_models() -> list[str]:
     """The names in the registry, sorted."""
     rows = _query("SELECT name FROM registered_models WHERE name != ?", "")
@@ -118,7 +136,7 @@ def load(model: str, version: int) -> ModelVersion:
 
 def from_registry(client: MlflowClient, found: RegisteredVersion) -> ModelVersion:
     """The record of a version that MLflow returned."""
-    with _folder(client, found) as folder:
+    with folder_of(client, found) as folder:
         records = folder / RECORDS
         try:
             report = EvaluationReport.from_json(json.loads((records / "report.json").read_text()), home())
@@ -148,7 +166,7 @@ def _with_kept_files(report: EvaluationReport, folder: Path) -> EvaluationReport
 
 
 @contextlib.contextmanager
-def _folder(client: MlflowClient, found: RegisteredVersion) -> Iterator[Path]:
+def folder_of(client: MlflowClient, found: RegisteredVersion) -> Iterator[Path]:
     """The version's files as a local folder: MLflow's own where it is on this disk, else a download for the while."""
     location = client.get_model_version_download_uri(found.name, found.version)
     local = local_path(location)
@@ -173,5 +191,16 @@ def local_path(location: str) -> Path | None:
 
 
 def lineage(model: str, version: int) -> list[JSON]:
-    """From a registered version back to its data, one row a record; needs MLflow and nothing else."""
-    return walk(load(model, version))
+    """From a registered version back to its data, one row a record, and on to the versions that its training began from, as
+    far as they are registered here; needs MLflow and nothing else."""
+    rows: list[JSON] = []
+    waiting, seen = [(model, version)], set()
+    for name, number in waiting:
+        found = load(name, number)
+        rows += walk(found)
+        seen.add((name, number))
+        parent = found.lineage.get("parent") or {}
+        origin = (str(parent.get("model")), int(parent.get("version", 0)))
+        if origin not in seen and origin[1] in registered_versions(origin[0]):
+            waiting.append(origin)
+    return rows

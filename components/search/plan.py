@@ -14,6 +14,7 @@ from components.artifacts import JSON, AugmentationPolicy, DatasetVersion, diges
 from components.budget import seconds_of
 from components.build import allow, build
 from components.errors import UnknownNameError, UsageError
+from components.models.parent import Parent, require_kin
 from components.search.kept import most_kept
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ class Plan:
             allow(package)
         settings = config["search"]
         check_rows(settings, dataset)
+        if config.get("parent"):
+            require_kin(Parent.from_json(config["parent"]), dataset)
         most_kept(config)
         objectives, constraints = settled_objectives(config, dataset.task)
         scores = scores_of(config)
@@ -182,4 +185,6 @@ def _study_name(dataset: DatasetVersion, policy: AugmentationPolicy, config: JSO
     settings = {name: value for name, value in config["search"].items() if name not in HOW}
     training = {name: value for name, value in (config.get("training") or {}).items() if name != "epochs"}
     decided = [dataset.identity, policy.identity, sections, settings, training, seed, objectives]
+    if config.get("parent"):
+        decided += [Parent.from_json(config["parent"]).identity, config["finetune"]]
     return f"{dataset.name}-{digest_of(decided)[:16]}"

@@ -28,7 +28,10 @@ NEVER = 2.0  # a progress that no training reaches
 class FineTuning(Protocol):
     """What of an adopted network is trained, and how it is changed for that.
 
-    Names of parameters and modules are those of the network that `prepare` returned."""
+    `keeps` says that some of the parent's weights stay as they were. Names of parameters and modules are those of the network
+    that `prepare` returned."""
+
+    keeps: bool
 
     def changed(self, candidate: Candidate) -> Candidate:
         """The candidate as its network will be when training has ended."""

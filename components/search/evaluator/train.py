@@ -15,6 +15,7 @@ class Train:
 
     offers = frozenset({"epochs"})
     needs: frozenset[str] = frozenset()
+    adopts = True  # with `parent` a candidate begins from that model's weights instead
 
     def __init__(self, keep_weights: bool = True) -> None:
         self.keeps_weights = keep_weights

@@ -22,6 +22,8 @@ NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm)
 class AdapterTuning:
     """`width` units in the middle of each small layer; `norms`: whether normalisation is trained as well."""
 
+    keeps = True
+
     def __init__(self, width: int = 4, norms: bool = True) -> None:
         self.width, self.norms = whole("finetune.adapter.width", width, 1), norms
 

@@ -20,6 +20,8 @@ from components.training.tuning import NEVER
 class Frozen:
     """`share` of the blocks stay for good; the others join over the first `gradual` of the training, the last one first."""
 
+    keeps = True
+
     def __init__(self, share: float = 0.5, gradual: float = 0.0, rate: float = 0.5) -> None:
         self.share = number("finetune.frozen.share", share, 0.0, 1.0)
         self.gradual = number("finetune.frozen.gradual", gradual, 0.0, 1.0)

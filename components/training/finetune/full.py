@@ -19,6 +19,8 @@ from components.settings import number
 class Full:
     """`rate` is the factor for what comes from the parent, `decay` that from a block to the one before it."""
 
+    keeps = False
+
     def __init__(self, rate: float = 0.5, decay: float = 1.0) -> None:
         self.rate = number("finetune.full.rate", rate, 0.0, 1.0, above=True)
         self.decay = number("finetune.full.decay", decay, 0.0, 1.0, above=True)

@@ -19,6 +19,8 @@ from components.training.tuning import NEVER
 class LinearProbe:
     """Everything but the head rests."""
 
+    keeps = True
+
     def __init__(self) -> None:
         self._joins: dict[str, float] = {}
 

@@ -39,6 +39,8 @@ class LowRank(nn.Module):
 class LoRA:
     """`rank` of the change, which is scaled by `alpha` / `rank`; `norms`: whether normalisation is trained as well."""
 
+    keeps = False
+
     def __init__(self, rank: int = 2, alpha: float = 8.0, norms: bool = True) -> None:
         self.rank, self.norms = whole("finetune.lora.rank", rank, 1), norms
         self.scale = number("finetune.lora.alpha", alpha, 0.0, above=True) / self.rank

@@ -1,0 +1,111 @@
+"""`parent=`: a model to begin from, found once a run and handed to the stages as a record.
+
+    parent=run:ID                     what a run of this state folder trained
+    parent=file:PATH                  a folder that Athanor filed with a model version, or the weights in it
+    parent=mlflow:models:/NAME@ALIAS  a registered version; also mlflow:models:/NAME/VERSION
+
+A stage's key takes what the parent is (weights, architecture, data), not how it was named. What a run found is kept in
+its folder until it has finished: an alias that moves meanwhile, as it does when the run promotes its own model, does not
+make it begin anew.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from components.artifacts import JSON, DatasetVersion, TrainedModel
+from components.build import build
+from components.errors import UsageError
+from components.models.parent import Parent, adopting, require_intact, require_kin, unpack
+from components.store import write_atomically
+
+KINDS = ("run:", "file:", "mlflow:models:/")
+KEPT = "parent.json"  # in a run's folder
+
+
+def adopted(section: JSON, folder: Path | None) -> JSON:
+    """A stage's section with the parent's record for its name and the parent's architecture for its space, where it reads
+    of a parent and there is one; `folder` is that of the run."""
+    if not section.get("parent") or not isinstance(section["parent"], str):
+        return section
+    return adopting(section, find(section["parent"], folder))
+
+
+def find(reference: str, folder: Path | None) -> Parent:
+    """The parent that a run uses under this name: what it found before, else what is found now and kept in `folder`.
+
+    Raises `UsageError` for a name that leads nowhere, `DataError` for what cannot be used."""
+    kept = _kept(folder / KEPT, reference) if folder else None
+    if kept is not None:
+        return kept
+    found = resolve(reference)
+    if folder:
+        write_atomically(folder / KEPT, json.dumps({"reference": reference, "parent": found.to_json()}))
+    return found
+
+
+def _kept(file: Path, reference: str) -> Parent | None:
+    try:
+        note = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return None
+    if note.get("reference") != reference:
+        return None
+    parent = Parent.from_json(note["parent"])
+    require_intact(parent)
+    return parent
+
+
+def resolve(reference: str) -> Parent:
+    """What the name stands for now. Raises `UsageError` and `DataError`."""
+    if mistake := problem(reference):
+        raise UsageError(mistake)
+    if reference.startswith("run:"):
+        parent = of_run(reference.removeprefix("run:"), reference)
+    elif reference.startswith("file:"):
+        parent = unpack(Path(reference.removeprefix("file:")).expanduser().absolute(), reference=reference)
+    else:
+        from components.registry.parents import fetch
+
+        parent = fetch(reference.removeprefix("mlflow:models:/"), reference)
+    require_intact(parent)
+    return parent
+
+
+def problem(reference: Any) -> str | None:
+    """What is wrong with a parent's name, in a sentence."""
+    ways = "run:ID, file:PATH, mlflow:models:/NAME@ALIAS or mlflow:models:/NAME/VERSION"
+    if not isinstance(reference, str) or not any(reference.startswith(kind) and len(reference) > len(kind) for kind in KINDS):
+        return f"parent must be {ways}, got {reference!r}"
+    return None
+
+
+def of_run(name: str, reference: str) -> Parent:
+    """What a run trained: the network that its chosen deployable was made from, else the last one that it trained."""
+    from flows.status import records_of, run_folder
+
+    records = records_of(run_folder(name))
+    dataset, report = records.get("version"), records.get("evaluate")
+    models = [model for record in records.values() for model in (record if isinstance(record, tuple) else (record,))]
+    trained = [model for model in models if isinstance(model, TrainedModel)]
+    if dataset is None or not trained:
+        raise UsageError(f"parent={reference}: run {name} has no trained model in the store; run it again or name another parent")
+    chosen = report.best.model.model if report else ""
+    model = next((model for model in trained if model.identity == chosen), trained[-1])
+    return Parent.of(model, dataset, reference=reference, run=name)
+
+
+def judge(values: JSON, dataset: DatasetVersion | None) -> None:
+    """What can be said of a parent and its fine-tuning before a run begins. Raises `UsageError`."""
+    if not values.get("parent"):
+        if (methods := sorted(values["finetune"])) != ["full"]:
+            raise UsageError(f"finetune={','.join(methods)} says how a parent's weights are trained on; add parent=run:ID, for one")
+        return
+    evaluator = str(values["evaluator"]["_target_"]).rpartition(".")[0].rpartition(".")[2]
+    if not getattr(build(values["evaluator"]), "adopts", False):
+        both = f"evaluator={evaluator} gives candidates weights of its own or none, parent={values['parent']} the parent's"
+        raise UsageError(f"{both}; choose evaluator=train")
+    if dataset is not None:
+        require_kin(resolve(values["parent"]), dataset)
