@@ -38,6 +38,8 @@ from components.training.failure import DivergedError, cause_of
 from components.workspace import Workspace
 
 LIVES = 3  # times the processes are started when one of them is killed from outside
+# What a rank says that another left alone (gloo, NCCL).
+LOST = ("connection closed by peer", "connection reset", "connection refused", "broken pipe", "nccl error", "remote process")
 GRACE = 8.0  # seconds to save a checkpoint in when they are asked to stop
 # torchrun, tied to the process that starts it.
 AGENT = "import components.lifeline; from torch.distributed.run import main; main()"
@@ -54,12 +56,12 @@ def in_group(verb: str, inputs: tuple[Record, ...], config: JSON, work: Workspac
     trainer = build(config["trainer"])
     require(trainer)
     with _scratch_of(work) as scratch:
-        for life in range(1, LIVES + memory.MOST + 1):
+        deaths = 0
+        while True:
             folder = _request(verb, inputs, config, work, scratch, trainer.accelerator)
             if _run(folder, trainer.devices, work.emit) == 0:
                 return artifacts.load(json.loads((folder / "result.json").read_text()))
-            _recover(folder, scratch, life, work.emit)
-    raise StageFailedError("the training's processes were started too often")
+            deaths += _recover(folder, scratch, deaths, work.emit)
 
 
 @contextmanager
@@ -131,24 +133,26 @@ def _pass_on(events: Path, told: int, emit: Callable[..., Any]) -> int:
     return told + len(lines) + (1 if lines else 0)
 
 
-def _recover(folder: Path, scratch: Path, life: int, emit: Callable[..., Any]) -> None:
-    """Returns where starting again can help; raises what ended the training otherwise."""
+def _recover(folder: Path, scratch: Path, deaths: int, emit: Callable[..., Any]) -> bool:
+    """Returns where starting again can help, and whether a process was killed; raises what ended the training otherwise."""
     error = _first_error(folder)
     if error is None:
         killed = _killed_by(folder)
-        if life >= LIVES:
+        if deaths + 1 >= LIVES:
             raise StageFailedError(f"a process of the training was killed ({killed}) {LIVES} times; see {folder / 'log.txt'}")
         emit("group.restarted", reason=f"a process was killed ({killed})")
-    elif error["cause"] == "oom" and (halvings := memory.halve(scratch)) is not None:
+        return True
+    if error["cause"] == "oom" and (halvings := memory.halve(scratch)) is not None:
         emit("group.restarted", reason=f"memory ran out: batches are halved {halvings} times", halvings=halvings)
-    else:
-        raise _as_raised(error)
+        return False
+    raise _as_raised(error)
 
 
 def _first_error(folder: Path) -> JSON | None:
-    """What the first rank to fail left; the others fail because of it."""
-    found = [json.loads(path.read_text()) for path in folder.glob("error-*.json")]
-    return min(found, key=lambda error: error["time"], default=None)
+    """What the first rank to fail left; the others fail because of it, and because of one that left nothing."""
+    rows = [json.loads(path.read_text()) for path in folder.glob("error-*.json")]
+    found = [row for row in rows if row["is_ours"] or not any(words in row["message"].lower() for words in LOST)]
+    return min(found, key=lambda row: row["time"], default=None)
 
 
 def _killed_by(folder: Path) -> str:

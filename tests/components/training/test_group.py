@@ -61,6 +61,7 @@ def test_two_processes_take_the_steps_of_one(datasets: tuple[DatasetVersion, Dat
     assert found["size"] == 2
     assert found["ddp"]["losses"] == pytest.approx(losses, abs=1e-9)
     assert difference(found["ddp"]["weights"], alone.network) < 1e-9
+    assert found["sums"][0] == found["sums"][1], "averaged and chosen alike on both"
     assert [row["epoch"] for row in events if row["event"] == "epoch"] == [1, 2], "told once, by rank 0"
     assert set(found["listening"]) <= {"0100007F", "00000000000000000000000001000000"}, "hex of 127.0.0.1 and ::1"
 

@@ -65,10 +65,22 @@ BRIEF: dict[str, Any] = {"how": {"batch_size": 60, "dropout": 0.2}, "epochs": 2}
 
 
 def briefly(image: DatasetVersion, config: JSON, work: Workspace) -> Candidate:
-    """A few steps, and where this process and its like listen."""
-    found = {"size": ranks.own().size, "listening": _listening()}
-    found["ddp"] = _told("brief", work, image, **BRIEF, trainer=TRAINERS["ddp"], emit=work.emit)
+    """A few steps, what every rank's averaged weights add up to, and where this process and its like listen."""
+    found: JSON = {"size": ranks.own().size, "listening": _listening()}
+    with losses_of_steps() as losses:
+        fitted = train(image, **BRIEF, trainer=TRAINERS["ddp"], emit=work.emit)
+    found["ddp"] = _row("brief", fitted, losses, work)
+    row = torch.zeros(ranks.own().size, dtype=torch.float64)
+    row[ranks.own().rank] = sum(float(value.double().sum()) for value in fitted.network.state_dict().values())
+    found["sums"] = ranks.summed(row).tolist()
     return Candidate(space="found", architecture=found, hyperparameters={})
+
+
+def once(image: DatasetVersion, config: JSON, work: Workspace) -> Candidate:
+    """A few steps with the configured trainer."""
+    with losses_of_steps() as losses:
+        train(image, **BRIEF, numerics=FP32, trainer=config["trainer"])
+    return Candidate(space="found", architecture={"losses": losses}, hyperparameters={})
 
 
 def _listening() -> list[str]:
