@@ -23,6 +23,7 @@ from components.artifacts import (
     TrainedModel,
     Trial,
 )
+from components.errors import CorruptArtifactError
 from components.models.network import load_network, num_parameters, save_weights
 from components.training.batches import Rows, load_rows, seed_of
 from components.training.learner import predict
@@ -92,9 +93,15 @@ class Pool:
 
     @functools.cached_property
     def able(self) -> tuple[TrainedModel, ...]:
-        """The models whose outputs are finite, in the pool's order; at least the teacher."""
-        fit = [model for model in self.models if np.isfinite(self.outputs(model)).all()]
-        return tuple(fit) or (self.teacher,)
+        """The teacher and the others whose weights fit and whose outputs are finite, in the pool's order."""
+        return tuple(model for model in self.models if model is self.teacher or self._is_fit(model))
+
+    def _is_fit(self, model: TrainedModel) -> bool:
+        try:
+            return bool(np.isfinite(self.outputs(model)).all())
+        except CorruptArtifactError as error:
+            self.work.emit("fuse.unfit", model=model.role, reason=str(error).splitlines()[0])
+            return False
 
     @functools.cached_property
     def best(self) -> TrainedModel:
@@ -130,9 +137,9 @@ def distinct(values: Any) -> list[JSON]:
     return [json.loads(text) for text in dict.fromkeys(json.dumps(value, sort_keys=True) for value in values)]
 
 
-def share_of(model: TrainedModel, share: float | None = None, **more: Any) -> JSON:
-    """A row of a fused model's `members`: which model, what weights, and how much it counts."""
-    row: JSON = {"model": model.identity, "role": model.role, "weights": model.weights.sha256, **more}
+def share_of(model: TrainedModel, share: float | None = None) -> JSON:
+    """A row of a fused model's `members`: which model, what weights, what it came from, and how much it counts."""
+    row: JSON = {"model": model.identity, "role": model.role, "weights": model.weights.sha256, "parents": list(model.parents)}
     return row if share is None else {**row, "share": share}
 
 

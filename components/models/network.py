@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -26,7 +27,7 @@ def load_network(model: TrainedModel, dataset: DatasetVersion) -> nn.Module:
     network = build_network(model.space, model.candidate, dataset, model.seed)
     try:
         network.load_state_dict(load_file(model.weights.path), strict=True)
-    except (RuntimeError, OSError) as error:
+    except (RuntimeError, OSError, SafetensorError) as error:
         raise CorruptArtifactError(f"weights {model.weights.path} do not fit the {model.role}'s network: {error}") from error
     return network.eval()
 

@@ -83,7 +83,8 @@ class Symmetry:
             raise ValueError(f"{type(network).__name__} cannot be traced: {error}") from error
         self._follow(network, graph)
         self.axes = {name: {axis: self._settled(layout) for axis, layout in axes.items()} for name, axes in self._axes.items()}
-        self.groups = list(dict.fromkeys(s.group for axes in self.axes.values() for layout in axes.values() for s in layout if s.group >= 0))
+        held = [segment for axes in self.axes.values() for layout in axes.values() for segment in layout]
+        self.groups = list(dict.fromkeys(segment.group for segment in held if segment.group >= 0))
 
     def uses(self, group: int) -> list[Use]:
         """Everywhere that a group's units stand."""
@@ -279,7 +280,8 @@ def match(symmetry: Symmetry, reference: State, other: State, parameters: Sequen
         known = [use for use in symmetry.uses(group) if use.tensor in wanted and _is_known(symmetry, use, orders)]
         orders[group] = _assigned(_likeness(symmetry, known or symmetry.uses(group), wanted, theirs, orders))
     for _ in range(SWEEPS):
-        if not any([_improved(symmetry, group, wanted, theirs, orders) for group in symmetry.groups]):
+        improved = [_improved(symmetry, group, wanted, theirs, orders) for group in symmetry.groups]
+        if not any(improved):
             break
     return orders
 

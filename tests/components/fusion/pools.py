@@ -50,15 +50,16 @@ def case(folder: Path, kind: str) -> Case:
     space, architecture = ("convnet.ConvNet", CONVNET) if kind == "image" else ("mlp.MLP", MLP)
     config: JSON = {
         "space": {"_target_": f"components.models.space.{space}"}, "optimizer": {"adamw": ADAMW}, "metrics": {"objective": None},
-        "training": {"epochs": 3, **NUMERICS},
+        "training": {"epochs": 2 if kind == "image" else 15, **NUMERICS},
     }  # fmt: skip
+    how = {**HOW, "learning_rate": 0.004} if kind == "image" else HOW
     policy = AugmentationPolicy(name="none", modality=dataset.modality, config=NONE)
 
     def trained(name: str, seed: int, how: JSON, **change: Any) -> TrainedModel:
         candidate = Candidate(space="it", architecture={**architecture, **change}, hyperparameters=how, numerics=NUMERICS)
         return train(dataset, policy, candidate, config, Workspace(out=folder / name, seed=seed))
 
-    models = [trained("a", 1, HOW), trained("b", 2, {**HOW, "learning_rate": 0.006}), trained("c", 3, HOW, width=12)]
+    models = [trained("a", 1, how), trained("b", 2, {**how, "learning_rate": 0.003}), trained("c", 3, how, width=12)]
     trials = tuple(
         Trial(number=number, candidate=model.candidate, state="complete", values=model.metrics, weights=model.weights,
               num_parameters=model.num_parameters)
@@ -67,4 +68,4 @@ def case(folder: Path, kind: str) -> Case:
     objective = "accuracy" if dataset.classes else "rmse"
     direction = "maximize" if dataset.classes else "minimize"
     result = SearchResult(study="s", objective=objective, direction=direction, trials=trials, best_number=0)
-    return Case(dataset, policy, result, trained("teacher", 0, HOW), config)
+    return Case(dataset, policy, result, trained("teacher", 0, how), config)

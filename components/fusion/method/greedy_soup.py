@@ -1,0 +1,25 @@
+"""The greedy soup: an ingredient stays in if the soup is no worse with it (Wortsman et al. 2022)."""
+
+from __future__ import annotations
+
+from components.artifacts import TrainedModel
+from components.fusion.pool import Pool
+from components.fusion.soup import cooked, ingredients, served
+from components.settings import whole
+
+
+class GreedySoup:
+    """Begins with the best ingredient; `finetunes` are trained on from the teacher, `epochs` each, if there is time."""
+
+    def __init__(self, *, finetunes: int = 3, epochs: int = 5) -> None:
+        self.finetunes, self.epochs = whole("fusion.finetunes", finetunes, 0), whole("fusion.epochs", epochs, 1)
+
+    def fuse(self, pool: Pool) -> TrainedModel:
+        """Never worse than the best ingredient on validation."""
+        first, *others = ingredients(pool, self.finetunes, self.epochs)
+        chosen, (network, found) = [first], cooked(pool, [first])
+        for other in others:
+            tried, reached = cooked(pool, [*chosen, other])
+            if not pool.prefers(found, reached):
+                chosen, network, found = [*chosen, other], tried, reached
+        return served(pool, chosen, network, found)

@@ -1,0 +1,23 @@
+"""The uniform soup: the mean of all ingredients (Wortsman et al. 2022)."""
+
+from __future__ import annotations
+
+from components.artifacts import TrainedModel
+from components.fusion.pool import Pool
+from components.fusion.soup import cooked, ingredients, served
+from components.settings import whole
+
+
+class UniformSoup:
+    """`finetunes` are trained on from the teacher, `epochs` each, if there is time."""
+
+    def __init__(self, *, finetunes: int = 3, epochs: int = 5) -> None:
+        self.finetunes, self.epochs = whole("fusion.finetunes", finetunes, 0), whole("fusion.epochs", epochs, 1)
+
+    def fuse(self, pool: Pool) -> TrainedModel:
+        """The best ingredient where their mean is worse on validation."""
+        parts = ingredients(pool, self.finetunes, self.epochs)
+        network, found = cooked(pool, parts)
+        if pool.prefers(parts[0].metrics, found):
+            parts, (network, found) = parts[:1], cooked(pool, parts[:1])
+        return served(pool, parts, network, found)

@@ -1,0 +1,126 @@
+"""Ensemble selection finds models that make up for each other, and leaves alone what does not help."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from components.artifacts import StoredFile, TrainedModel
+from components.compression.distill import student_of
+from components.errors import UsageError
+from components.fusion.fuse import fuse
+from components.fusion.method.ensemble import Ensemble, mean_of, select
+from components.models.fused import Mean
+from components.models.network import load_network
+from components.training.batches import load_rows
+from tests.components.fusion.pools import Case, case
+
+
+@pytest.fixture(scope="module")
+def values(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    return case(tmp_path_factory.mktemp("values"), "values")
+
+
+def rmse(outputs: np.ndarray) -> dict[str, float]:
+    return {"rmse": float(np.sqrt(np.mean(outputs**2)))}
+
+
+def lower(found: dict[str, float], kept: dict[str, float]) -> bool:
+    return found["rmse"] < kept["rmse"]
+
+
+def test_models_that_make_up_for_each_other_are_chosen_by_how_much_they_do() -> None:
+    """Errors of +1 and -2 cancel out with two parts of the one and one of the other; a third model has no part in it."""
+    outputs = [np.full(10, 1.0), np.full(10, -2.0), np.full(10, 5.0)]
+    counts = select(outputs, range(3), rmse, lower, rounds=12, most=3)
+    assert counts[0] == 2 * counts[1]
+    assert counts[2] == 0
+    assert rmse(mean_of(outputs, counts / counts.sum()))["rmse"] == pytest.approx(0.0)
+
+
+def test_no_more_distinct_models_than_asked_for() -> None:
+    random = np.random.default_rng(0)
+    outputs = [random.normal(size=50) for _ in range(9)]
+    many = select(outputs, range(9), rmse, lower, rounds=40, most=9)
+    few = select(outputs, range(9), rmse, lower, rounds=40, most=2)
+    assert np.count_nonzero(many) > 2 == np.count_nonzero(few)
+    assert rmse(mean_of(outputs, few / few.sum()))["rmse"] < min(rmse(told)["rmse"] for told in outputs)
+
+
+def test_where_nobody_helps_the_best_is_alone() -> None:
+    outputs = [np.full(10, 0.1), np.full(10, 3.0), np.full(10, 2.0)]
+    assert np.flatnonzero(select(outputs, range(3), rmse, lower, rounds=10, most=3)).tolist() == [0]
+
+
+def test_logits_of_an_ensemble_give_the_mean_probabilities_back() -> None:
+    """To rounding, also where one member is certain."""
+
+    class Says(torch.nn.Module):
+        def __init__(self, logits: list[float]) -> None:
+            super().__init__()
+            self.logits = torch.tensor([logits])
+
+        def forward(self, rows: torch.Tensor) -> torch.Tensor:
+            return self.logits.expand(len(rows), -1)
+
+    members = [Says([0.0, 1.0, 2.0]), Says([300.0, 0.0, -300.0])]
+    found = Mean(members, [0.25, 0.75], is_classifier=True)(torch.zeros(4, 1)).softmax(dim=1)
+    expected = 0.25 * torch.tensor([0.0, 1.0, 2.0]).softmax(dim=0) + 0.75 * torch.tensor([1.0, 0.0, 0.0])
+    assert torch.allclose(found, expected.expand(4, 3), atol=1e-6)
+
+
+def test_an_ensemble_is_the_mean_of_its_members_and_says_who_they_are(values: Case, tmp_path: Path) -> None:
+    """Their digests, weights and shares are in the record; its student is one network of the plain space."""
+    config = {**values.config, "fusion": NODE}
+    model = fuse(values.dataset, values.policy, values.result, values.teacher, config, values.work(tmp_path / "o"))
+    pool = values.pool(tmp_path / "pool")
+    known = {member.identity: member for member in pool.models}
+    assert model.role == "ensemble"
+    assert set(model.parents) <= known.keys()
+    assert sum(row["share"] for row in model.members) == pytest.approx(1.0)
+    assert [row["weights"] for row in model.members] == [known[parent].weights.sha256 for parent in model.parents]
+    fields = load_rows(values.dataset, "test").fields
+    inputs = [fields[field.name] for field in values.dataset.inputs]
+    with torch.no_grad():
+        answers = [row["share"] * load_network(known[row["model"]], values.dataset)(*inputs) for row in model.members]
+        assert torch.allclose(load_network(model, values.dataset)(*inputs), torch.stack(answers).sum(dim=0), atol=1e-5)
+    student = student_of(model, values.config)
+    first = known[model.parents[0]].candidate.architecture
+    assert student.architecture["width"] == first["width"] // 2
+    assert student.hyperparameters["dropout"] == 0.0
+    assert TrainedModel.from_json(model.to_json()).identity == model.identity
+
+
+NODE = {"_target_": "components.fusion.method.ensemble.Ensemble"}
+
+
+def test_what_is_no_better_is_not_worth_its_time(values: Case, tmp_path: Path) -> None:
+    """Of copies of one model, none is added to it; the teacher is handed on as it is."""
+    copies = tuple(trial.replace(candidate=values.teacher.candidate, weights=values.teacher.weights) for trial in values.result.trials)
+    pool = Case(values.dataset, values.policy, values.result.replace(trials=copies), values.teacher, values.config).pool(tmp_path / "o")
+    assert Ensemble().fuse(pool) == values.teacher
+
+
+def test_a_trial_whose_weights_do_not_fit_is_left_out(values: Case, tmp_path: Path) -> None:
+    """It is told, and the others are used."""
+    (tmp_path / "torn.safetensors").write_bytes(b"torn")
+    torn = values.result.trials[0].replace(weights=StoredFile.of(tmp_path / "torn.safetensors"))
+    told: list[tuple[str, dict[str, object]]] = []
+    result = values.result.replace(trials=(torn, *values.result.trials[1:]))
+    found = Case(values.dataset, values.policy, result, values.teacher, values.config)
+    pool = found.pool(tmp_path / "o", emit=lambda event, **fields: told.append((event, fields)))
+    assert "trial0" not in {row["role"] for row in Ensemble().fuse(pool).members}
+    assert [event for event, _ in told] == ["fuse.unfit"]
+
+
+@pytest.mark.parametrize(
+    ("argument", "rule"),
+    [({"members": 1}, "fusion.members must be a whole number of at least 2"), ({"fraction": 0}, "fusion.fraction must be a number above 0"),
+     ({"gain": 1.0}, "fusion.gain must be a number of at least 0 and below 1"), ({"rounds": True}, "fusion.rounds must be a whole number")],
+)  # fmt: skip
+def test_wrong_arguments_are_named(argument: dict[str, float], rule: str) -> None:
+    with pytest.raises(UsageError, match=rule.replace(".", r"\.")):
+        Ensemble(**argument)  # type: ignore[arg-type]
