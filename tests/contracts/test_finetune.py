@@ -124,7 +124,7 @@ def _same(one: nn.Module, other: nn.Module) -> bool:
 def _check_names(start: Start) -> None:
     names = dict(start.network.named_parameters())
     assert set(start.rates) <= set(names), "rates are of the network's own parameters"
-    assert all(0 < factor <= 1 for factor in start.rates.values()), "a rate is a share of the learning rate"
+    assert all(0 < factor <= 100 for factor in start.rates.values()), "a rate is a factor on the learning rate"
     for name, at in start.joins.items():
         assert at >= 0
         start.network.get_submodule(name)

@@ -13,19 +13,22 @@ from components.artifacts import Candidate, DatasetVersion
 from components.models import adapters
 from components.models.adopted import ADAPTERS
 from components.models.adoption import Adoption
-from components.settings import whole
+from components.settings import number, whole
 from components.training.tuning import NEVER
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm)
 
 
 class AdapterTuning:
-    """`width` units in the middle of each small layer; `norms`: whether normalisation is trained as well."""
+    """`width` units in the middle of each small layer, which learn at `rate` times the learning rate; `norms`: whether
+    normalisation is trained as well."""
 
     keeps = True
 
-    def __init__(self, width: int = 4, norms: bool = True) -> None:
+    def __init__(self, width: int = 4, rate: float = 1.0, norms: bool = True) -> None:
         self.width, self.norms = whole("finetune.adapter.width", width, 1), norms
+
+        self.rate = number("finetune.adapter.rate", rate, 0.0, 100.0, above=True)
 
     def changed(self, candidate: Candidate) -> Candidate:
         """A parent that has adapters keeps them as they are wide."""
@@ -48,7 +51,7 @@ class AdapterTuning:
         return {} if self.norms else {name: NEVER for name, module in network.named_modules() if isinstance(module, NORMS)}
 
     def rates(self, network: nn.Module) -> Mapping[str, float]:
-        return {}
+        return {name: self.rate for name, _ in network.named_parameters() if ".adapter." in name and self.rate != 1.0}
 
     def finish(self, network: nn.Module) -> nn.Module:
         return network

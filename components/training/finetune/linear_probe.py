@@ -13,15 +13,17 @@ from torch import nn
 from components.artifacts import Candidate, DatasetVersion
 from components.models.adoption import Adoption
 from components.models.order import parts_of
+from components.settings import number
 from components.training.tuning import NEVER
 
 
 class LinearProbe:
-    """Everything but the head rests."""
+    """Everything but the head rests; the head learns at `rate` times the learning rate."""
 
     keeps = True
 
-    def __init__(self) -> None:
+    def __init__(self, rate: float = 1.0) -> None:
+        self.rate = number("finetune.linear_probe.rate", rate, 0.0, 100.0, above=True)
         self._joins: dict[str, float] = {}
 
     def changed(self, candidate: Candidate) -> Candidate:
@@ -40,7 +42,7 @@ class LinearProbe:
         return self._joins
 
     def rates(self, network: nn.Module) -> Mapping[str, float]:
-        return {}
+        return {name: self.rate for name, parameter in network.named_parameters() if parameter.requires_grad and self.rate != 1.0}
 
     def finish(self, network: nn.Module) -> nn.Module:
         return network

@@ -37,13 +37,16 @@ class LowRank(nn.Module):
 
 
 class LoRA:
-    """`rank` of the change, which is scaled by `alpha` / `rank`; `norms`: whether normalisation is trained as well."""
+    """`rank` of the change, which is scaled by `alpha` / `rank` and learned at `rate` times the learning rate; `norms`: whether
+    normalisation is trained as well."""
 
     keeps = False
 
-    def __init__(self, rank: int = 2, alpha: float = 8.0, norms: bool = True) -> None:
+    def __init__(self, rank: int = 2, alpha: float = 8.0, rate: float = 1.0, norms: bool = True) -> None:
         self.rank, self.norms = whole("finetune.lora.rank", rank, 1), norms
         self.scale = number("finetune.lora.alpha", alpha, 0.0, above=True) / self.rank
+
+        self.rate = number("finetune.lora.rate", rate, 0.0, 100.0, above=True)
 
     def changed(self, candidate: Candidate) -> Candidate:
         return candidate
@@ -68,7 +71,7 @@ class LoRA:
         return {} if self.norms else {name: NEVER for name, module in network.named_modules() if isinstance(module, NORMS)}
 
     def rates(self, network: nn.Module) -> Mapping[str, float]:
-        return {}
+        return {name: self.rate for name, _ in network.named_parameters() if name.endswith((".down", ".up")) and self.rate != 1.0}
 
     def finish(self, network: nn.Module) -> nn.Module:
         for module in list(network.modules()):
