@@ -169,6 +169,18 @@ class Progress:
         aim = f"; next: {row['aim']}" if row.get("aim") else ""
         return f"{'round':<9} {row['round']:>3} {reached}, target not met, {row['diagnosis']}: {row['words']}{aim}"
 
+    # ---- fusion ----
+
+    def _on_fused(self, row: Event) -> str:
+        was = f", the teacher {_figure(row.get('teacher'))}" if row["role"] != "teacher" else ""
+        made = f"{row['role']} of {', '.join(row['members'])}" if row.get("members") else f"{row['role']} alone"
+        return f"{'fuse':<9} {made} of {row['models']} models: {row['objective']} {_figure(row.get('value'))}{was}"
+
+    def _on_fuse_left_out(self, row: Event) -> str:
+        return f"{'fuse':<9} leaves out {row['what']}: {row['reason']}"
+
+    # ---- a supernet, and trials ----
+
     def _on_supernet_progress(self, row: Event) -> str | None:
         """A line for each quarter: a supernet is trained for minutes before there is a first trial."""
         self.detail = f"supernet {row['share']:.0%} trained, loss {row['loss']:.3f}"

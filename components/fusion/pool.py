@@ -100,8 +100,12 @@ class Pool:
         try:
             return bool(np.isfinite(self.outputs(model)).all())
         except CorruptArtifactError as error:
-            self.work.emit("fuse.unfit", model=model.role, reason=str(error).splitlines()[0])
+            self.leave_out(model.role, error)
             return False
+
+    def leave_out(self, what: str, reason: Exception | str) -> None:
+        """Tells of what could not be used."""
+        self.work.emit("fuse.left_out", what=what, reason=str(reason).splitlines()[0])
 
     @functools.cached_property
     def best(self) -> TrainedModel:

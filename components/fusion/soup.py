@@ -66,7 +66,7 @@ def _aligned(pool: Pool) -> Iterator[Ingredient]:
     try:
         symmetry = Symmetry(reference, [fields[field.name] for field in pool.dataset.inputs])
     except ValueError as error:
-        pool.work.emit("fuse.unaligned", models=len(kin), reason=str(error).splitlines()[0])
+        pool.leave_out(", ".join(model.role for model in kin), error)
         return
     names = [name for name, _ in reference.named_parameters()]
     for model in kin:
@@ -85,12 +85,12 @@ def _finetuned(pool: Pool, count: int, epochs: int) -> Iterator[Ingredient]:
     for place in range(count):
         left = pool.work.left()
         if left is not None and left / (count - place) < LEAST_SECONDS:
-            pool.work.emit("fuse.short", finetunes=place, asked=count)
+            pool.leave_out(f"{count - place} of {count} fine-tunings", "there is no time for them")
             return
         try:
             model = _finetune(pool, place, epochs, None if left is None else left / (count - place))
         except DivergedError as error:
-            pool.work.emit("fuse.diverged", finetune=place, reason=str(error))
+            pool.leave_out(f"fine-tuning {place}", error)
             continue
         yield _ingredient(pool, model, load_file(model.weights.path))
 

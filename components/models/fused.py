@@ -109,15 +109,23 @@ class FeatureNetwork(nn.Module):
 
 
 class Late(FeatureNetwork):
-    """All features side by side, normalised, and a linear layer."""
+    """All features side by side and a linear layer."""
 
     def __init__(self, members: Sequence[nn.Module], inputs: Sequence[InputField], num_outputs: int, dropout: float) -> None:
         super().__init__(members, inputs)
-        self.norms = nn.ModuleList(nn.LayerNorm(width) for width in self.widths)
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(sum(self.widths), num_outputs))
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        return self.head(torch.cat([norm(seen) for norm, seen in zip(self.norms, self.features(*inputs))], dim=1))
+        return self.head(torch.cat(self.features(*inputs), dim=1))
+
+    @torch.no_grad()
+    def begin_as_mean(self, members: Sequence[nn.Module]) -> None:
+        """Lets the head begin as the mean of the members' own (of members that are ensembles in themselves, of their mean head)."""
+        heads = [last_layer(member)[1] for member in members]
+        weights = [head.weight if head.weight.ndim == 2 else head.weight.mean(dim=0).T for head in heads]
+        biases = [head.bias if head.bias.ndim == 1 else head.bias.mean(dim=0) for head in heads]
+        self.head[1].weight.copy_(torch.cat(weights, dim=1) / len(heads))
+        self.head[1].bias.copy_(torch.stack(biases).mean(dim=0))
 
 
 class Attention(FeatureNetwork):
@@ -139,13 +147,18 @@ class Attention(FeatureNetwork):
 
 
 def encoder_of(network: nn.Module) -> nn.Module:
-    """The network (changed in place) without its head: its last layer that has weights passes on what it reads, [B, F]."""
-    leaves = [name for name, module in network.named_modules() if not list(module.children()) and list(module.parameters())]
-    if not leaves:
-        raise UsageError(f"features can be taken from networks with layers that have weights, not from {type(network).__name__}")
-    place, _, name = leaves[-1].rpartition(".")
+    """The network (changed in place) without its head: its last layer passes on what it reads, [B, F]."""
+    place, _, name = last_layer(network)[0].rpartition(".")
     setattr(network.get_submodule(place), name, nn.Identity())
     return network
+
+
+def last_layer(network: nn.Module) -> tuple[str, Any]:
+    """A network's head: the last of its layers that have weights, and its name. Raises `UsageError` where there is none."""
+    leaves = [(name, module) for name, module in network.named_modules() if not list(module.children()) and list(module.parameters())]
+    if not leaves:
+        raise UsageError(f"features can be taken from networks with layers that have weights, not from {type(network).__name__}")
+    return leaves[-1]
 
 
 @torch.no_grad()

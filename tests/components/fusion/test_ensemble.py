@@ -113,7 +113,7 @@ def test_a_trial_whose_weights_do_not_fit_is_left_out(values: Case, tmp_path: Pa
     found = Case(values.dataset, values.policy, result, values.teacher, values.config)
     pool = found.pool(tmp_path / "o", emit=lambda event, **fields: told.append((event, fields)))
     assert "trial0" not in {row["role"] for row in Ensemble().fuse(pool).members}
-    assert [event for event, _ in told] == ["fuse.unfit"]
+    assert [(event, fields["what"]) for event, fields in told] == [("fuse.left_out", "trial0")]
 
 
 @pytest.mark.parametrize(
