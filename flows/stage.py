@@ -1,12 +1,13 @@
 """The stage door: one stage on the saved records of the stages before it.
 
-python -m flows.stage NAME [key=value ...]     what dvc.yaml and torchrun call
+python -m flows.stage NAME [key=value ...]     what dvc.yaml calls; trainer=ddp trainer.devices=N starts its N processes itself
 python -m flows.stage                          prints the dvc.yaml that fits the table of stages
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,13 @@ def _save(name: str, record: Record | tuple[Record, ...]) -> None:
         write_extras(name, record)
 
 
+def _refuse_torchrun(words: list[str]) -> None:
+    """A stage is one process that starts others for its training: torchrun around it would open the run several times."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        devices = [] if any(word.startswith("trainer.devices=") for word in words) else [f"trainer.devices={os.environ['WORLD_SIZE']}"]
+        raise UsageError(f"a training starts torchrun itself; leave it out: python -m flows.stage {' '.join([*words, *devices])}")
+
+
 def main(words: list[str]) -> int:
     """The command: without a name, dvc.yaml's text."""
     if not words:
@@ -67,7 +75,10 @@ def main(words: list[str]) -> int:
 
         print(render(), end="")
         return 0
+    if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("RANK", "0") != "0":
+        return 0  # rank 0 says what there is to say
     try:
+        _refuse_torchrun(words)
         print(f"{words[0]} {enter(words[0], words[1:]).state}")
     except Exception as error:
         line, code = in_words(error)

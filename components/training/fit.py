@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from components import processes
 from components.artifacts import JSON, DatasetVersion
 from components.build import build
 from components.errors import UnknownNameError, UsageError
+from components.home import home
 from components.models.blocks import drop_residuals
 from components.settings import whole
 from components.training import ranks
@@ -120,6 +122,8 @@ def fit(
     devices: Trainer = build(trainer or CPU)
     if devices.accelerator == "gpu" and not torch.cuda.is_available():
         raise UsageError("a training is to run on a GPU and torch finds none here; take trainer=cpu")
+    if devices.compile:
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(home() / "inductor"))  # it pickles: in our folder, not in /tmp
     training = _checked(settled({**DEFAULTS, **(training or {})}, hyperparameters))
     rest = epochs if until is None else until
     if not 1 <= rest <= epochs:
