@@ -154,7 +154,8 @@ def test_fusion_says_what_came_out_and_who_was_left_out() -> None:
     """In a line each, with the teacher's figure beside it."""
     progress = screen.Progress()
     row = {"event": "fused", "role": "ensemble", "members": ["teacher", "trial3"], "models": 9, "objective": "accuracy", "value": 0.99}
-    assert progress.hear({**row, "teacher": 0.98}) == "fuse      ensemble of teacher, trial3 of 9 models: accuracy 0.9900, the teacher 0.9800"
+    made = progress.hear({**row, "teacher": 0.98})
+    assert made == "fuse      ensemble of teacher, trial3 of 9 models: accuracy 0.9900, the teacher 0.9800"
     alone = progress.hear({**row, "role": "teacher", "members": [], "teacher": 0.99})
     assert alone == "fuse      teacher alone of 9 models: accuracy 0.9900"
     assert progress.hear({"event": "fuse.left_out", "what": "trial4", "reason": "torn"}) == "fuse      leaves out trial4: torn"
