@@ -155,6 +155,8 @@ def _column_view(column: Column) -> View:
 
 # ---- training -------------------------------------------------------------------------------------------------
 
+LINES = ("c1", "c2", "hot")  # of the networks that have learning curves
+
 
 def training(records: Records) -> View | None:
     models = findings.networks(records)
@@ -166,7 +168,8 @@ def training(records: Records) -> View | None:
         {"model": model, "metrics": [words.figure(model.metrics.get(name)) for name in names], "told": _network_words(model)}
         for model in models
     ]
-    drawn = [chart for chart in (_objective_chart(models, objective), _loss_chart(models)) if chart]
+    trained = [model for model in models if model.history]
+    drawn = [chart for chart in (_objective_chart(trained, objective), _loss_chart(trained)) if chart]
     return {"rows": rows, "names": [words.metric(name) for name in names], "charts": drawn}
 
 
@@ -181,10 +184,16 @@ def _network_words(model: TrainedModel) -> View:
         "epochs": f"{model.epochs:.4g}",
         "cut": "cut by the time limit" if model.truncated else "",
         "seconds": words.seconds(model.seconds),
-        "architecture": words.settings(model.candidate.architecture),
+        "architecture": made_of(model) or words.settings(model.candidate.architecture),
         "hyper": words.settings(model.candidate.hyperparameters),
         "numerics": words.settings(model.candidate.numerics) if model.candidate.numerics else "",
     }
+
+
+def made_of(model: TrainedModel) -> str:
+    """The members of a fused network, each with its share; empty for one that was trained."""
+    shares = [f"{row['role']} ({row['share']:.0%})" if "share" in row else str(row["role"]) for row in model.members]
+    return f"made of {', '.join(shares)}" if shares else ""
 
 
 def _curve(model: TrainedModel, key: str, name: str, css: str, *, dashed: bool = False) -> charts.Curve | None:
@@ -203,7 +212,7 @@ def _chart(title: str, lines: list[charts.Curve | None], y: str, *, log: bool = 
 
 def _loss_chart(models: Sequence[TrainedModel]) -> View | None:
     lines: list[charts.Curve | None] = []
-    for model, css in zip(models, ("c1", "c2")):
+    for model, css in zip(models, LINES):
         lines.append(_curve(model, "train_loss", f"{model.role}, training", css, dashed=True))
         key = _first_key(model, ("log_loss", "validation_loss", "validation_log_loss"))
         lines.append(_curve(model, key, f"{model.role}, validation", css) if key else None)
@@ -214,7 +223,7 @@ def _objective_chart(models: Sequence[TrainedModel], objective: str) -> View | N
     if objective in ("", "log_loss"):
         return None
     keys = (objective, f"validation_{objective}", "value", "objective")
-    lines = [_curve(model, key, model.role, css) for model, css in zip(models, ("c1", "c2")) if (key := _first_key(model, keys))]
+    lines = [_curve(model, key, model.role, css) for model, css in zip(models, LINES) if (key := _first_key(model, keys))]
     return _chart(f"Validation {words.metric(objective)}", lines, words.metric(objective))
 
 
@@ -475,7 +484,8 @@ def _network_steps(records: Records) -> list[View]:
     for model in findings.networks(records):
         names[model.identity] = model.role
         parents = ", ".join(names.get(parent, words.short(parent)) for parent in model.parents)
-        told = f"{model.num_parameters:,} parameters, seed {model.seed}" + (f"; learned from the {parents}" if parents else "")
+        told = f"{model.num_parameters:,} parameters, seed {model.seed}"
+        told += f"; {made_of(model)}" if model.members else f"; learned from the {parents}" if parents else ""
         steps.append(_step("network", model.role, model.identity, told))
     return steps
 

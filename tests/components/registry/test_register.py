@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.artifacts import ModelVersion
+from components.artifacts import Candidate, ModelVersion, StoredFile, TrainedModel
 from components.errors import CorruptArtifactError, DataError, UnknownNameError, UsageError
 from components.registry import versions
 from components.registry.connection import connect, database_file
-from components.registry.lineage import walk
+from components.registry.lineage import models_of, walk
 from components.registry.register import register
 from components.workspace import Workspace
 from tests.components.registry.conftest import Reports
@@ -101,6 +101,28 @@ def test_lineage_walks_back_to_the_data(file_version: Register, reports: Reports
     shown = connect().get_model_version("digits", "1").description
     assert f"1. data `digits`, digest `{reports['good'].dataset.digest[:12]}`" in shown
     assert "run `run-good`, seed 0" in shown
+
+
+def test_lineage_names_every_model_that_has_a_part_in_it(reports: Reports, home: Path, tmp_path: Path) -> None:
+    """The student's ensemble, its teacher and its trials, with weights and shares; and what a fine-tuned member came from."""
+    best = reports["good"].best.model
+    weights = StoredFile(path=tmp_path / "w", sha256="ab", size=1)
+    candidate = Candidate(space="s", architecture={}, hyperparameters={})
+    plain = TrainedModel(role="teacher", candidate=candidate, space={}, dataset="d", seed=0, weights=weights, metrics={})
+    rows = (
+        {"model": plain.identity, "role": "teacher", "weights": "ab", "share": 0.75},
+        {"model": "tuned", "role": "finetuned0", "weights": "cd", "parents": ["origin"], "share": 0.25},
+    )
+    ensemble = plain.replace(role="ensemble", parents=(plain.identity, "tuned"), members=rows)
+    told = models_of([plain, ensemble])
+    facts = {"models": [*told, {"identity": best.model, "role": best.role, "weights": "ef", "parents": [ensemble.identity]}]}
+    version = register(reports["good"], {"model": None}, Workspace(out=tmp_path / "out"), facts)
+    found = {row["digest"]: row for row in walk(version) if row["kind"] == "TrainedModel"}
+    assert list(found) == [best.model, ensemble.identity, plain.identity, "tuned", "origin"]
+    assert [found[name].get("share") for name in (plain.identity, "tuned")] == [0.75, 0.25]
+    assert found["tuned"]["weights"] == "cd"
+    shown = connect().get_model_version("digits", "1").description
+    assert f"teacher network `{plain.identity[:12]}`" in shown
 
 
 def test_model_loads_through_mlflow(file_version: Register, home: Path, reports: Reports, monkeypatch: pytest.MonkeyPatch) -> None:

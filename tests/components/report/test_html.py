@@ -100,6 +100,22 @@ def test_a_search_with_one_objective_says_what_made_the_difference(digits: Repor
     assert "The front" not in found.text
 
 
+def test_an_ensemble_says_what_it_is_made_of(digits: ReportedRun) -> None:
+    """Each member with its share, beside the curves of those that were trained; the student learned from it."""
+    teacher, student = digits.records["train"], digits.records["distill"]
+    members = (
+        {"model": teacher.identity, "role": "teacher", "weights": "0", "share": 0.6},
+        {"model": "f" * 64, "role": "trial3", "weights": "1", "share": 0.4},
+    )
+    ensemble = teacher.replace(role="ensemble", members=members, parents=(teacher.identity, "f" * 64), history=())
+    records = {**digits.records, "fuse": ensemble, "distill": student.replace(parents=(ensemble.identity,))}
+    found = page(digits, records=records)
+    assert "made of teacher (60%), trial3 (40%)" in found.text
+    assert "learned from the ensemble" in found.text
+    assert "teacher, validation" in found.text
+    assert "student, validation" in found.text
+
+
 def test_rounds_are_told_with_their_diagnosis(digits: ReportedRun) -> None:
     """Reached, target, what stood in the way and how the next round was aimed, as the search's record has them."""
     rounds = (
