@@ -245,6 +245,7 @@ RULES: dict[str, tuple[type | tuple[type, ...], str, Any]] = {
     "search.trials": (int, "a whole number, at least 1", lambda v: v >= 1),
     "search.epochs": ((int, str), "auto or a whole number, at least 1", lambda v: v == "auto" or (isinstance(v, int) and v >= 1)),
     "training.epochs": ((int, str), "auto or a whole number, at least 1", lambda v: v == "auto" or (isinstance(v, int) and v >= 1)),
+    "inherit": (str, "none or stages", lambda v: v in ("none", "stages")),
     "selection.tolerance": ((int, float), "between 0 and 1", lambda v: 0 <= v <= 1),
 }
 LISTS = ("check", "optimizer", "schedule", "loss", "finetune", "gate")
@@ -302,7 +303,7 @@ def _parent_problems(values: JSON) -> list[str]:
     from flows.parents import problem
 
     if values.get("parent") is None:
-        return []
+        return ["inherit=stages takes stages of a parent's; add parent=run:ID, for one"] if values.get("inherit") == "stages" else []
     return [found] if (found := problem(values["parent"])) else []
 
 

@@ -97,7 +97,7 @@ def run_stage(name: str, inputs: tuple[Any, ...], section: JSON, run: Run, *, li
     """Finds a stage's result or computes and publishes it, once even if asked twice at the same time."""
     stage = stage_named(name)
     started = time.monotonic()
-    section = adopted(section, run.folder)
+    section = adopted(section, run.folder, name)
     parts = run.key_parts(stage, inputs, section)
     flight = parts.key
     with run.store.single_flight(flight, lambda: run.journal.write("stage.waiting", stage=name, why="another process computes it")):

@@ -25,12 +25,17 @@ KINDS = ("run:", "file:", "mlflow:models:/")
 KEPT = "parent.json"  # in a run's folder
 
 
-def adopted(section: JSON, folder: Path | None) -> JSON:
+def adopted(section: JSON, folder: Path | None, stage: str) -> JSON:
     """A stage's section with the parent's record for its name and the parent's architecture for its space, where it reads
-    of a parent and there is one; `folder` is that of the run."""
+    of a parent and there is one; `folder` is that of the run. With `inherit=stages` the space stays, and only the full
+    training knows of the parent."""
     if not section.get("parent") or not isinstance(section["parent"], str):
         return section
-    return adopting(section, find(section["parent"], folder))
+    if section.get("inherit", "none") == "none":
+        return adopting(section, find(section["parent"], folder))
+    if stage == "train":
+        return {**section, "parent": find(section["parent"], folder).to_json()}
+    return {**section, "parent": None, "inherit": "none"}
 
 
 def find(reference: str, folder: Path | None) -> Parent:
@@ -103,9 +108,25 @@ def judge(values: JSON, dataset: DatasetVersion | None) -> None:
         if (methods := sorted(values["finetune"])) != ["full"]:
             raise UsageError(f"finetune={','.join(methods)} says how a parent's weights are trained on; add parent=run:ID, for one")
         return
+    if values["inherit"] != "none":
+        judge_inheritance(values, dataset)
+        return
     evaluator = str(values["evaluator"]["_target_"]).rpartition(".")[0].rpartition(".")[2]
     if not getattr(build(values["evaluator"]), "adopts", False):
         both = f"evaluator={evaluator} gives candidates weights of its own or none, parent={values['parent']} the parent's"
         raise UsageError(f"{both}; choose evaluator=train")
     if dataset is not None:
         require_kin(resolve(values["parent"]), dataset)
+
+
+def judge_inheritance(values: JSON, dataset: DatasetVersion | None) -> None:
+    """Whether stages of the parent can be taken over at all. Raises `UsageError`."""
+    if (methods := sorted(values["finetune"])) != ["full"]:
+        both = f"finetune={','.join(methods)} trains the parent's own architecture on, inherit=stages puts its stages in another"
+        raise UsageError(f"{both}; choose one of them")
+    parent = resolve(values["parent"])
+    if parent.dataset.modality != "image":
+        kind = f"parent {parent.name} was trained on {parent.dataset.modality} data"
+        raise UsageError(f"inherit=stages takes stages of networks for images, {kind}; choose inherit=none")
+    if dataset is not None:
+        require_kin(parent, dataset)

@@ -66,7 +66,7 @@ def _follower(stage: Stage, config: Config, sources: SourceCache, missing: list[
 
 def _section(stage: Stage, config: Config) -> JSON:
     section = config.section(stage.reads)
-    return adopted(section, unfinished(config)) if section.get("parent") else section
+    return adopted(section, unfinished(config), stage.name) if section.get("parent") else section
 
 
 def _parts(stage: Stage, inputs: tuple[Any, ...] | None, section: JSON, config: Config, sources: SourceCache) -> KeyParts:

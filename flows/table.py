@@ -54,7 +54,7 @@ STAGES: dict[str, Stage] = {
             (
                 "space", "strategy", "scheduler", "evaluator", "runner", "trainer", "optimizer", "schedule", "loss", "training", "search",
                 "metrics", "objective",
-                "constraint", "target", "rounds", "parent", "finetune",
+                "constraint", "target", "rounds", "parent", "inherit", "finetune",
             ),
             ignores=(
                 "runner", "search.workers", "search.trial_seconds", "search.warm_start", "search.storage", "training.epochs", *PLACES,
@@ -65,18 +65,18 @@ STAGES: dict[str, Stage] = {
         ),
         Stage(
             "train", "components.training.train:train", ("version", "augment", "search"),
-            ("space", "trainer", "optimizer", "schedule", "loss", "training", "metrics", "parent", "finetune"), ignores=PLACES,
-            elastic=0.45, seeded=True, warms="serving", words="trains the best candidate",
+            ("space", "trainer", "optimizer", "schedule", "loss", "training", "metrics", "constraint", "parent", "inherit", "finetune"),
+            ignores=PLACES, elastic=0.45, seeded=True, warms="serving", words="trains the best candidate",
         ),
         Stage(
             "fuse", "components.fusion.fuse:fuse", ("version", "augment", "search", "train"),
-            ("fusion", "space", "optimizer", "schedule", "loss", "training", "metrics", "parent"), ignores=PLACES, elastic=0.05,
-            seeded=True, words="makes one model of the teacher and the trials",
+            ("fusion", "space", "trainer", "optimizer", "schedule", "loss", "training", "metrics", "parent", "inherit"), ignores=PLACES,
+            elastic=0.05, seeded=True, words="makes one model of the teacher and the trials",
         ),
         Stage(
             "distill", "components.compression.distill:distill", ("version", "augment", "fuse"),
-            ("distillation", "space", "trainer", "optimizer", "schedule", "loss", "training", "metrics", "parent"), ignores=PLACES,
-            elastic=0.25, seeded=True, words="trains a smaller student from the teacher",
+            ("distillation", "space", "trainer", "optimizer", "schedule", "loss", "training", "metrics", "parent", "inherit"),
+            ignores=PLACES, elastic=0.25, seeded=True, words="trains a smaller student from the teacher",
         ),
         Stage(
             "export", "components.export.export:export", ("version", "train", "fuse", "distill"), ("exporter",),

@@ -13,11 +13,13 @@ from components import metrics
 from components.artifacts import JSON, AugmentationPolicy, Candidate, DatasetVersion, TrainedModel
 from components.build import build
 from components.models.network import build_network, num_parameters, save_weights
+from components.models.parent import Parent
 from components.training import memory, ranks
 from components.training.batches import seed_of
 from components.training.extent import full_epochs
 from components.training.fit import fit
 from components.training.group import in_group
+from components.training.stitching import begin_stitched
 from components.training.trial import with_numerics
 from components.training.tuning import Start, begin
 from components.workspace import Workspace
@@ -25,7 +27,8 @@ from components.workspace import Workspace
 
 def train(dataset: DatasetVersion, policy: AugmentationPolicy, candidate: Candidate, config: JSON, work: Workspace) -> TrainedModel:
     """A teacher: weights of the epoch that did best on validation, below `work.out`. `config` holds space, optimizer,
-    schedule, loss, training, metrics; with parent and finetune it begins from that model's weights.
+    schedule, loss, training, metrics; with parent and finetune it begins from that model's weights, with parent and
+    inherit=stages as the best network of the candidate's shape with some of that model's stages.
 
     Ends within `work.seconds` if they are given, with its schedule completed; resumes from `work.scratch`. Raises
     `DivergedError` when the loss is not finite. A trainer of several devices is a group of processes.
@@ -33,6 +36,9 @@ def train(dataset: DatasetVersion, policy: AugmentationPolicy, candidate: Candid
     if ranks.spans(config):
         return in_group("components.training.train:train", (dataset, policy, candidate), config, work)
     seed = seed_of(work.seed, "teacher")
+    if config.get("inherit", "none") == "stages":
+        space, start = begin_stitched(candidate, [Parent.from_json(config["parent"])], config, dataset, seed, work)
+        return train_model(dataset, policy, candidate, {**config, "space": space}, work, role="teacher", start=start)
     start = begin(candidate, config, dataset, seed)
     return train_model(dataset, policy, candidate, config, work, role="teacher", start=start)
 

@@ -75,7 +75,7 @@ def test_a_stages_key_takes_the_parent_not_its_name(finished: Finished, filed: P
 def test_the_train_stage_begins_from_each(finished: Finished, filed: Path, at_home: Path, tmp_path: Path, kind: str) -> None:
     """On the digits, as the stage's worker is called: half of the network rests, the rest has learned on."""
     config = load([*SMALL, f"parent={names(finished, filed)[kind]}", "finetune=frozen", "training.epochs=1"])
-    section = adopted(config.section(STAGES["train"].reads), None)
+    section = adopted(config.section(STAGES["train"].reads), None, "train")
     records = records_of(at_home / "runs" / finished[1]["run"])
     inputs = (records["version"], records["augment"], candidate_of(records["search"]))
     work = {"out": tmp_path / "out", "seed": 0, "scratch": None, "seconds": None}
