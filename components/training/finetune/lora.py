@@ -1,9 +1,10 @@
 """A change of low rank to the weights of each linear layer and convolution (Hu et al., "LoRA", ICLR 2022).
 
 A layer computes with W + alpha / rank * B A, where A begins at random and B at zero; only these two, normalisation and
-what is new are trained. A convolution's change is `rank` filters and a mixture of them for each of its outputs. When
-training ends the sum becomes the weight, by the same arithmetic: the merged network gives the very same answers.
-Convolutions of each channel by itself have few weights and stay as they are.
+what is new are trained. A convolution is taken as the matrix of its outputs and rows by its inputs and columns, as the
+authors' own implementation does: with as many weights its change reaches three times as many directions as one of whole
+filters. A layer that has no more weights than its change would is trained itself. When training ends the sum becomes
+the weight, by the same arithmetic: the merged network gives the very same answers.
 """
 
 from __future__ import annotations
@@ -23,17 +24,28 @@ NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm)
 
 
 class LowRank(nn.Module):
-    """From a weight [out, ...] to the same with a change of low rank added; no change at first."""
+    """From a weight [out, in] or [out, in, H, W] to the same with a change of low rank added; no change at first."""
 
     def __init__(self, weight: Tensor, rank: int, scale: float) -> None:
         super().__init__()
-        inner = weight[0].numel()
-        self.down = nn.Parameter(torch.empty(rank, inner, dtype=weight.dtype).uniform_(-1, 1) * (3.0 / inner) ** 0.5)
-        self.up = nn.Parameter(torch.zeros(len(weight), rank, dtype=weight.dtype))
+        rows, columns = sides(weight)
+        self.down = nn.Parameter(torch.empty(rank, columns, dtype=weight.dtype).uniform_(-1, 1) * (3.0 / columns) ** 0.5)
+        self.up = nn.Parameter(torch.zeros(rows, rank, dtype=weight.dtype))
         self.scale = scale
 
     def forward(self, weight: Tensor) -> Tensor:
-        return weight + self.scale * (self.up @ self.down).view(weight.shape)
+        change = self.up @ self.down
+        if weight.ndim == 4:
+            out, into, height, width = weight.shape
+            change = change.view(out, height, into, width).transpose(1, 2)
+        return weight + self.scale * change
+
+
+def sides(weight: Tensor) -> tuple[int, int]:
+    """The matrix that a layer's weight is taken as: outputs (times rows of a kernel) by inputs (times its columns)."""
+    if weight.ndim == 4:
+        return len(weight) * weight.shape[2], weight.shape[1] * weight.shape[3]
+    return len(weight), weight.shape[1]
 
 
 class LoRA:
@@ -42,7 +54,7 @@ class LoRA:
 
     keeps = False
 
-    def __init__(self, rank: int = 2, alpha: float = 8.0, rate: float = 1.0, norms: bool = True) -> None:
+    def __init__(self, rank: int = 4, alpha: float = 4.0, rate: float = 10.0, norms: bool = True) -> None:
         self.rank, self.norms = whole("finetune.lora.rank", rank, 1), norms
         self.scale = number("finetune.lora.alpha", alpha, 0.0, above=True) / self.rank
 
@@ -58,14 +70,15 @@ class LoRA:
         for name, module in list(network.named_modules()):
             if isinstance(module, NORMS) and self.norms:
                 module.requires_grad_(True)
-            elif self._takes(module) and f"{name}.weight" not in trained:
-                parametrize.register_parametrization(module, "weight", LowRank(module.weight, self.rank, self.scale))  # type: ignore[arg-type]
+            elif isinstance(module, nn.Linear | nn.Conv2d) and f"{name}.weight" not in trained:
+                self._change(module)
         return network
 
-    def _takes(self, module: nn.Module) -> bool:
-        if not isinstance(module, nn.Linear) and not (isinstance(module, nn.Conv2d) and module.groups == 1):
-            return False
-        return self.rank < min(len(module.weight), module.weight[0].numel())
+    def _change(self, module: nn.Linear | nn.Conv2d) -> None:
+        if self.rank * sum(sides(module.weight)) < module.weight.numel():
+            parametrize.register_parametrization(module, "weight", LowRank(module.weight, self.rank, self.scale))
+        else:
+            module.weight.requires_grad_(True)
 
     def joins(self, network: nn.Module) -> Mapping[str, float]:
         return {} if self.norms else {name: NEVER for name, module in network.named_modules() if isinstance(module, NORMS)}

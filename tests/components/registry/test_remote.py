@@ -19,8 +19,13 @@ from components.artifacts import Decision
 from components.journal import Journal
 from components.registry import champions, versions
 from components.registry.connection import connect
+from components.registry.parents import fetch
 from components.registry.promote import rollback
 from components.tracking import Tracker
+from tests.components.models import tiny
+from tests.components.registry.conftest import Reports
+from tests.components.registry.test_parents import file_one
+from tests.components.training.parents import parent_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -80,6 +85,16 @@ def test_everything_over_http(
     _stop(server)
     assert champions.champion("digits").version == 1
     assert capfd.readouterr().out == ""
+
+
+def test_a_parent_is_fetched_once(server: subprocess.Popen[bytes], reports: Reports, home: Path, tmp_path: Path) -> None:
+    """Its weights come from the server, are checked and kept."""
+    folder = tmp_path / "parent"
+    parent = parent_of(tiny.stripes(folder / "data", rows={"train": 64, "validation": 32, "test": 32}), folder / "out", epochs=1)
+    file_one(reports["good"], parent.model, tmp_path / "out")
+    found = fetch("digits@challenger", "mlflow:models:/digits@challenger")
+    assert found.model.identity == parent.model.identity
+    assert found.model.weights.path.is_relative_to(home / "parents")
 
 
 def _track(home: Path) -> None:
