@@ -196,6 +196,16 @@ def made_of(model: TrainedModel) -> str:
     return f"made of {', '.join(shares)}" if shares else ""
 
 
+def began(model: TrainedModel) -> str:
+    """Whose weights a network began with, and how much of it was trained on; empty for fresh ones."""
+    told = model.adopted
+    if not told.get("finetune"):
+        return ""
+    trained, share = int(told["trained_parameters"]), float(told["inherited"])
+    how = f"finetune={told['finetune']}, {trained:,} of {int(told['of_parameters']):,} parameters trained"
+    return f"; {share:.0%} of its weights began as those of network {words.short(str(told['parent']))} ({how})"
+
+
 def _curve(model: TrainedModel, key: str, name: str, css: str, *, dashed: bool = False) -> charts.Curve | None:
     points = [(float(row.get("epoch", i)), float(row[key])) for i, row in enumerate(model.history) if isinstance(row.get(key), int | float)]
     return charts.Curve(name, points, css, dashed) if len(points) > 1 else None
@@ -485,7 +495,7 @@ def _network_steps(records: Records) -> list[View]:
         names[model.identity] = model.role
         parents = ", ".join(names.get(parent, words.short(parent)) for parent in model.parents)
         told = f"{model.num_parameters:,} parameters, seed {model.seed}"
-        told += f"; {made_of(model)}" if model.members else f"; learned from the {parents}" if parents else ""
+        told += f"; {made_of(model)}" if model.members else began(model) or (f"; learned from the {parents}" if parents else "")
         steps.append(_step("network", model.role, model.identity, told))
     return steps
 

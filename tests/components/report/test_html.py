@@ -116,6 +116,15 @@ def test_an_ensemble_says_what_it_is_made_of(digits: ReportedRun) -> None:
     assert "student, validation" in found.text
 
 
+def test_a_network_with_a_parent_says_whose_weights_it_began_with(digits: ReportedRun) -> None:
+    """And by which method how much of it was trained on."""
+    told = {"parent": "ab" * 32, "finetune": "lora", "inherited": 0.9958, "trained_parameters": 6949, "of_parameters": 76965}
+    teacher = digits.records["train"].replace(parents=("ab" * 32,), adopted=told)
+    found = page(digits, records={**digits.records, "train": teacher})
+    assert "100% of its weights began as those of network abababab" in found.text
+    assert "finetune=lora, 6,949 of 76,965 parameters trained" in found.text
+
+
 def test_rounds_are_told_with_their_diagnosis(digits: ReportedRun) -> None:
     """Reached, target, what stood in the way and how the next round was aimed, as the search's record has them."""
     rounds = (
