@@ -29,7 +29,7 @@ class Ensemble:
     times longer to ask as it has members.
     """
 
-    def __init__(self, *, members: int = 4, rounds: int = 20, bags: int = 4, fraction: float = 0.5, gain: float = 0.05) -> None:
+    def __init__(self, *, members: int = 4, rounds: int = 20, bags: int = 4, fraction: float = 0.5, gain: float = 0.1) -> None:
         self.members, self.rounds = whole("fusion.members", members, 2), whole("fusion.rounds", rounds, 1)
         self.bags = whole("fusion.bags", bags, 0)
         self.fraction = number("fusion.fraction", fraction, 0.0, 1.0, above=True)
