@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import lightning
@@ -109,6 +109,7 @@ class Learner(lightning.LightningModule):
             shard(self.averaged)
 
     def on_train_start(self) -> None:
+        self._trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         self._average = Average(self.averaged, self.network, self._ema)
         self._teacher = [teacher.to(self.device) for teacher in self._teacher]
         self._weights = [None if weights is None else weights.to(self.device, self.dtype) for weights in self._weights]
@@ -156,10 +157,10 @@ class Learner(lightning.LightningModule):
             raise DivergedError(f"training loss became {loss.item()} in {where}; {self._likely_cause(inputs)}")
         self._losses.append(loss)
         if self.l1:
-            add_l1(self.network, self.l1)
+            add_l1(self._trained, self.l1)
         self._joining.hold(self.progress.value)
         if self.clip:
-            clip_gradient(self.network, self.clip)
+            clip_gradient(self._trained, self.clip)
         self.trainer.optimizers[0].step()
 
     def _gradient(self, inputs: list[Tensor], targets: Tensor) -> Tensor:
@@ -178,7 +179,7 @@ class Learner(lightning.LightningModule):
     def _gradient_in_parts(self, inputs: list[Tensor], targets: Tensor) -> Tensor:
         group, rows = ranks.own(), len(targets)
         shares = cut(rows, rank=group.rank, size=group.size, parts=self.parts)
-        self.trainer.optimizers[0].zero_grad()
+        self._drop_gradient()
         state = self._random_state() if len(shares) > 1 else []
         found = []
         for number, share in enumerate(shares, start=1):
@@ -188,6 +189,10 @@ class Learner(lightning.LightningModule):
             found.append(loss.detach())
             self._backward(loss * group.size if group.size > 1 else loss, is_last=number == len(shares))
         return found[0] if len(found) == 1 else torch.stack(found).sum()
+
+    def _drop_gradient(self) -> None:
+        for parameter in self._trained:
+            parameter.grad = None
 
     def _loss_of(self, share: slice, inputs: list[Tensor], targets: Tensor) -> Tensor:
         """What the rows of a share add to the mean loss over all rows."""
@@ -203,6 +208,9 @@ class Learner(lightning.LightningModule):
 
     def _backward(self, loss: Tensor, *, is_last: bool) -> None:
         """Devices exchange gradients once a step, with its last part."""
+        if ranks.own().size == 1 and self.trainer.precision != "bf16-mixed":
+            loss.backward()  # what Lightning does around it is for several devices
+            return
         held_back = getattr(self.trainer.strategy, "block_backward_sync", None)
         with contextlib.nullcontext() if is_last or held_back is None else held_back():
             if self.trainer.precision == "bf16-mixed":
@@ -222,7 +230,7 @@ class Learner(lightning.LightningModule):
 
     def _halve(self, rows: int) -> None:
         self.halvings += 1
-        self.trainer.optimizers[0].zero_grad()
+        self._drop_gradient()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         self.emit("batch.halved", halvings=self.halvings, parts=self.parts, rows=rows, step=self.progress.steps + 1)
@@ -262,7 +270,7 @@ class Learner(lightning.LightningModule):
         every_member = self._members_outputs
         outputs = every_member(*inputs).transpose(0, 1) if every_member else self.network(*inputs).unsqueeze(0)
         members = outputs.shape[0]
-        outputs_MBK, repeated = outputs.flatten(0, 1), targets.repeat(members)
+        outputs_MBK, repeated = outputs.flatten(0, 1), targets.repeat(members) if members > 1 else targets
         hard = self._hard_loss(outputs_MBK, repeated)
         hard = hard if hard_share == 1.0 else hard * hard_share
         if self.distiller is None or not self._teacher:
@@ -387,18 +395,17 @@ def class_weights(loss: Loss, given: Mapping[str, float] | None, dataset: Datase
     return weights if own is None else own * weights
 
 
-def clip_gradient(network: nn.Module, most: float) -> None:
+def clip_gradient(parameters: Sequence[nn.Parameter], most: float) -> None:
     """Scales the gradient down to the norm `most`; of a network in shards it is the norm over all of them."""
-    gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
-    norm = nn.utils.get_total_norm(gradients)
+    norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
     norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
-    nn.utils.clip_grads_with_norm_(network.parameters(), most, norm)
+    nn.utils.clip_grads_with_norm_(parameters, most, norm)
 
 
 @torch.no_grad()
-def add_l1(network: nn.Module, penalty: float) -> None:
+def add_l1(parameters: Sequence[nn.Parameter], penalty: float) -> None:
     """Adds the gradient of `penalty` times the absolute weights of matrices and kernels, which keeps them small (Tibshirani, 1996)."""
-    for parameter in network.parameters():
+    for parameter in parameters:
         if parameter.ndim > 1 and parameter.grad is not None:
             own_part(parameter.grad).add_(own_part(parameter).sign(), alpha=penalty)
 
