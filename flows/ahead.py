@@ -32,4 +32,5 @@ def judge(config: Config, dataset: DatasetVersion | None) -> None:
     budget_of(config, Timings(home() / "timings.json"))
     parents.judge(config.values, dataset)
     require(build(config.values["trainer"]))
+    build(config.values["fusion"])
     preview(config.section((*STAGES["search"].reads, "plugins")), dataset)

@@ -13,6 +13,7 @@ from components.data.target import TASKS
 from components.errors import UsageError
 from components.models.choices import listed
 from components.search.compatibility import check
+from components.search.kept import most_kept
 from components.search.partners import url_of
 from components.search.plan import check_rows, settled_objectives
 from components.search.target import num_rounds, targets_of
@@ -31,6 +32,7 @@ def preview(config: JSON, dataset: DatasetVersion | None = None) -> None:
     _check_choices(config["space"])
     num_rounds(config)
     most_starts(config)
+    most_kept(config)
     seconds_of(config["search"].get("trial_seconds"))
     if config["search"].get("storage"):
         url_of(config["search"]["storage"])

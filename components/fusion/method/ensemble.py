@@ -9,16 +9,16 @@ Legend: M models, N rows, K classes.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from components.artifacts import TrainedModel
-from components.fusion.pool import Outputs, Pool, share_of
-from components.models.fused import Mean
 from components.settings import number, whole
-from components.training.batches import seed_of
-from components.training.learner import predict
+
+if TYPE_CHECKING:
+    from components.fusion.pool import Outputs, Pool
 
 Score = dict[str, float]
 
@@ -58,6 +58,8 @@ class Ensemble:
         return counts / counts.sum()
 
     def _bagged(self, pool: Pool, outputs: Sequence[Outputs]) -> NDArray[np.float64]:
+        from components.training.batches import seed_of  # imports torch, which reading the settings does without
+
         rng = np.random.default_rng(seed_of(pool.work.seed, "ensemble"))
         counts = np.zeros(len(outputs))
         for _ in range(self.bags):
@@ -102,6 +104,10 @@ def mean_of(outputs: Sequence[Outputs], shares: NDArray[np.float64]) -> Outputs:
 
 def _combined(pool: Pool, shares: NDArray[np.float64]) -> TrainedModel:
     """The network that answers with the mean; the member that is best alone comes first."""
+    from components.fusion.pool import share_of
+    from components.models.fused import Mean
+    from components.training.learner import predict
+
     rows = [(model, float(share)) for model, share in zip(pool.able, shares) if share]
     first = rows[0]
     for row in rows[1:]:

@@ -6,18 +6,14 @@ each row weigh them. The networks stay as they are while the head is trained; af
 
 from __future__ import annotations
 
-from components.artifacts import JSON, Candidate, TrainedModel
-from components.build import build
+from typing import TYPE_CHECKING
+
+from components.artifacts import JSON, TrainedModel
 from components.errors import UnknownNameError
-from components.fusion.pool import Pool, share_of
-from components.models.fused import FeatureNetwork, Late
-from components.models.network import build_network
 from components.settings import number, whole
-from components.training import ranks
-from components.training.batches import seed_of
-from components.training.failure import DivergedError
-from components.training.fit import Fit, fit
-from components.training.learner import predict
+
+if TYPE_CHECKING:
+    from components.fusion.pool import Pool
 
 HEADS = ("late", "attention")
 
@@ -37,11 +33,16 @@ class FeatureFusion:
 
     def fuse(self, pool: Pool) -> TrainedModel:
         """The best single model where the fused one is no better, or diverges."""
+        from components.fusion.features import trained  # imports torch, which reading the settings does without
+        from components.fusion.pool import share_of
+        from components.training.failure import DivergedError
+        from components.training.learner import predict
+
         models = self._chosen(pool)
         if len(models) < 2:
             return pool.best
         try:
-            fitted = self._trained(pool, models)
+            fitted = trained(pool, models, self.head, self.epochs, self.together, self.learning_rate)
         except DivergedError as error:
             pool.leave_out("the fused network", error)
             return pool.best
@@ -63,43 +64,3 @@ class FeatureFusion:
             (rest if model.candidate.architecture in seen else first).append(model)
             seen.append(model.candidate.architecture)
         return [*first, *rest][: self.members]
-
-    def _trained(self, pool: Pool, models: list[TrainedModel]) -> Fit:
-        network = self._begun(pool, models)
-        network.hold(True)
-        fitted = self._fit(pool, network, "head", self.epochs, self.learning_rate, 1.0 if not self.together else 0.5)
-        left = pool.work.left()
-        if not self.together or (left is not None and left < 0.5):
-            return fitted
-        assert isinstance(fitted.network, FeatureNetwork)
-        fitted.network.hold(False)
-        return self._fit(pool, fitted.network, "together", self.together, 0.1 * self.learning_rate, 1.0)
-
-    def _begun(self, pool: Pool, models: list[TrainedModel]) -> FeatureNetwork:
-        """Encoders with the models' weights under a head that begins as the mean of theirs, or is drawn from the seed."""
-        nodes = [model.space for model in models]
-        rows = [{"space": place, "architecture": model.candidate.architecture} for place, model in enumerate(models)]
-        candidate = Candidate(space="fused", architecture={"head": self.head, "members": rows},
-                              hyperparameters=models[0].candidate.hyperparameters)  # fmt: skip
-        node = {"_target_": "components.models.fused.Fused", "spaces": nodes}
-        network = build_network(node, candidate, pool.dataset, seed_of(pool.work.seed, "features"))
-        assert isinstance(network, FeatureNetwork)
-        members = [pool.network(model) for model in models]
-        for encoder, member in zip(network.encoders, members):
-            known = member.state_dict()
-            encoder.load_state_dict({name: known[name] for name in encoder.state_dict()})
-        if isinstance(network, Late):
-            network.begin_as_mean(members)
-        return network
-
-    def _fit(self, pool: Pool, network: FeatureNetwork, name: str, epochs: int, rate: float, share: float) -> Fit:
-        first, config, left = pool.best.candidate, pool.config, pool.work.left()
-        hyperparameters = {**first.hyperparameters, "learning_rate": rate * first.hyperparameters["learning_rate"]}
-        scratch = pool.work.scratch
-        return fit(
-            network.train(), pool.dataset, hyperparameters, policy=build(pool.policy.config), optimizers=config["optimizer"],
-            seed=seed_of(pool.work.seed, "features", name), epochs=epochs, seconds=None if left is None else share * left,
-            objective=pool.objective, numerics=first.numerics, training=config.get("training"), schedules=config.get("schedule"),
-            losses=config.get("loss"), scratch=scratch / name if scratch else None,
-            trainer=None if ranks.spans(config) else config.get("trainer"), emit=pool.work.emit,
-        )  # fmt: skip

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from components.artifacts import TrainedModel
-from components.fusion.pool import Pool
-from components.fusion.soup import cooked, ingredients, served
 from components.settings import whole
+
+if TYPE_CHECKING:
+    from components.fusion.pool import Pool
 
 
 class GreedySoup:
@@ -16,6 +19,8 @@ class GreedySoup:
 
     def fuse(self, pool: Pool) -> TrainedModel:
         """Never worse than the best ingredient on validation."""
+        from components.fusion.soup import cooked, ingredients, served  # imports torch, which reading the settings does without
+
         first, *others = ingredients(pool, self.finetunes, self.epochs)
         chosen, (network, found) = [first], cooked(pool, [first])
         for other in others:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from components.artifacts import TrainedModel
-from components.fusion.pool import Pool
+
+if TYPE_CHECKING:
+    from components.fusion.pool import Pool
 
 
 class PassTeacherOn:

@@ -9,17 +9,16 @@ Legend: N rows, M models, K classes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from scipy.optimize import minimize, nnls
 
 from components.artifacts import TrainedModel
-from components.fusion.pool import Outputs, Pool, share_of
-from components.models.fused import Stack
 from components.settings import number, whole
-from components.training.batches import folds_of
+
+if TYPE_CHECKING:
+    from components.fusion.pool import Outputs, Pool
 
 Array = NDArray[np.float64]
 SMALLEST = float(np.finfo(np.float32).tiny)
@@ -49,6 +48,8 @@ class Stacking:
 
     def _held_out(self, pool: Pool, told: Sequence[Array]) -> Outputs:
         """What the stack says of each row when it was fitted to the other parts."""
+        from components.training.batches import folds_of  # imports torch, which reading the settings does without
+
         folds = min(self.folds, len(pool.targets))
         fold_N = folds_of(pool.rows.targets, folds, pool.is_classifier).numpy()
         answers = np.zeros_like(pool.outputs(pool.teacher), dtype=np.float64)
@@ -95,6 +96,8 @@ def _answers(pool: Pool, told: Sequence[Array], weights: Array, offsets: Array) 
 
 
 def _logistic(told: Sequence[Array], targets: NDArray[np.int64], penalty: float) -> tuple[Array, Array]:
+    from scipy.optimize import minimize
+
     told_MNK = np.stack(told)
     members, rows, classes = told_MNK.shape
     plain = np.full(members, 1.0 / members)
@@ -119,12 +122,19 @@ def _logistic(told: Sequence[Array], targets: NDArray[np.int64], penalty: float)
 
 def _linear(told: Sequence[Array], targets: Array) -> tuple[Array, Array]:
     """Least squares of the deviations from the means, so that the offset is free."""
+    from scipy.optimize import nnls
+
     told_NM = np.stack(told, axis=1).astype(np.float64)
     weights, _ = nnls(told_NM - told_NM.mean(axis=0), targets.astype(np.float64) - targets.mean())
     return weights, np.array([float(told_NM.mean(axis=0) @ weights - targets.mean())])
 
 
 def _stacked(pool: Pool, models: Sequence[TrainedModel], weights: Array, offsets: Array, found: dict[str, float]) -> TrainedModel:
+    import torch
+
+    from components.fusion.pool import share_of
+    from components.models.fused import Stack
+
     network = Stack([pool.network(model) for model in models], pool.dataset.num_outputs, pool.is_classifier).eval()
     with torch.no_grad():
         network.weights.copy_(torch.from_numpy(weights).view(-1, 1, 1))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from components.artifacts import TrainedModel
-from components.fusion.pool import Pool
-from components.fusion.soup import cooked, ingredients, served
 from components.settings import whole
+
+if TYPE_CHECKING:
+    from components.fusion.pool import Pool
 
 
 class UniformSoup:
@@ -16,6 +19,8 @@ class UniformSoup:
 
     def fuse(self, pool: Pool) -> TrainedModel:
         """The best ingredient where their mean is worse on validation."""
+        from components.fusion.soup import cooked, ingredients, served  # imports torch, which reading the settings does without
+
         parts = ingredients(pool, self.finetunes, self.epochs)
         network, found = cooked(pool, parts)
         if pool.prefers(parts[0].metrics, found):

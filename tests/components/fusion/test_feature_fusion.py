@@ -10,6 +10,7 @@ import torch
 
 from components.artifacts import TrainedModel
 from components.errors import UnknownNameError
+from components.fusion.features import begun
 from components.fusion.method.feature_fusion import FeatureFusion
 from components.models.fused import Attention, Late
 from components.models.network import load_network
@@ -56,7 +57,7 @@ def test_afterwards_all_may_be_trained_together(image: Case, tmp_path: Path) -> 
 
 def test_a_late_head_begins_as_the_mean_of_the_networks_own(image: Case, tmp_path: Path) -> None:
     pool = image.pool(tmp_path / "out")
-    network = FeatureFusion()._begun(pool, list(pool.models[:3])).eval()
+    network = begun(pool, pool.models[:3], "late").eval()
     rows = load_rows(image.dataset, "test").fields["image"]
     with torch.no_grad():
         mean = torch.stack([pool.network(model)(rows) for model in pool.models[:3]]).mean(dim=0)
