@@ -184,7 +184,7 @@ def _network_words(model: TrainedModel) -> View:
         "epochs": f"{model.epochs:.4g}",
         "cut": "cut by the time limit" if model.truncated else "",
         "seconds": words.seconds(model.seconds),
-        "architecture": made_of(model) or words.settings(model.candidate.architecture),
+        "architecture": made_of(model) or words.settings(shape_of(model)),
         "hyper": words.settings(model.candidate.hyperparameters),
         "numerics": words.settings(model.candidate.numerics) if model.candidate.numerics else "",
     }
@@ -196,9 +196,18 @@ def made_of(model: TrainedModel) -> str:
     return f"made of {', '.join(shares)}" if shares else ""
 
 
+def shape_of(model: TrainedModel) -> JSON:
+    """The architecture that a network has, that of the child for one with stages of others."""
+    architecture = model.candidate.architecture
+    return dict(architecture["bases"][0]["architecture"]) if "bases" in architecture else architecture
+
+
 def began(model: TrainedModel) -> str:
     """Whose weights a network began with, and how much of it was trained on; empty for fresh ones."""
     told = model.adopted
+    if told.get("inherit") == "stages":
+        lenders = ", ".join(words.short(parent) for parent in model.parents)
+        return f"; {told['inherited']:.0%} of its weights began as those of network {lenders} (inherit=stages: {told['stages']})"
     if not told.get("finetune"):
         return ""
     trained, share = int(told["trained_parameters"]), float(told["inherited"])

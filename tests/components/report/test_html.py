@@ -125,6 +125,19 @@ def test_a_network_with_a_parent_says_whose_weights_it_began_with(digits: Report
     assert "finetune=lora, 6,949 of 76,965 parameters trained" in found.text
 
 
+def test_a_network_of_anothers_stages_says_which(digits: ReportedRun) -> None:
+    """Its own architecture is the child's, not the whole of what it was put together from."""
+    teacher = digits.records["train"]
+    told = {"inherit": "stages", "stages": "stage 1 of run:x, own", "inherited": 0.437}
+    architecture = {"bases": [{"space": 0, "architecture": {"block": "separable"}, "image": [1, 8, 8]}], "pieces": []}
+    stitched = teacher.replace(parents=("ab" * 32,), adopted=told, candidate=teacher.candidate.replace(architecture=architecture))
+    found = page(digits, records={**digits.records, "train": stitched})
+    assert "44% of its weights began as those of network abababab" in found.text
+    assert "inherit=stages: stage 1 of run:x, own" in found.text
+    assert "block separable" in found.text
+    assert "pieces" not in found.text
+
+
 def test_rounds_are_told_with_their_diagnosis(digits: ReportedRun) -> None:
     """Reached, target, what stood in the way and how the next round was aimed, as the search's record has them."""
     rounds = (
