@@ -128,5 +128,8 @@ def judge_inheritance(values: JSON, dataset: DatasetVersion | None) -> None:
     if parent.dataset.modality != "image":
         kind = f"parent {parent.name} was trained on {parent.dataset.modality} data"
         raise UsageError(f"inherit=stages takes stages of networks for images, {kind}; choose inherit=none")
+    if parent.model.members:
+        several = f"parent {parent.name} is made of {', '.join(str(row['role']) for row in parent.model.members)}"
+        raise UsageError(f"inherit=stages takes stages of one network, {several}; name a run with fusion=none")
     if dataset is not None:
         require_kin(parent, dataset)

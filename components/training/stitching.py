@@ -10,6 +10,7 @@ training rows, and the loss on the other half counts.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -125,14 +126,14 @@ def _best(
             break
         scores.append(score(start_of(stitch, candidate, dataset, seed), rows, dataset, seed))
         emit("stitch", number=number + 1, of=len(stitches), stages=stitch.words, loss=round(-scores[-1], 4))
-    best = max(range(len(scores)), key=scores.__getitem__)
+    best = max(range(len(scores)), key=lambda number: -math.inf if math.isnan(scores[number]) else scores[number])
     emit("stitched", stages=stitches[best].words, loss=round(-scores[best], 4), judged=len(scores), of=len(stitches))
     return best
 
 
 def score(start: Start, rows: Rows, dataset: DatasetVersion, seed: int) -> float:
     """How well a stitch does after a few steps in which its inherited layers rest: the negative loss on rows not trained on."""
-    network, half = start.network, len(rows) // 2
+    network, half = start.network, max(1, len(rows) // 2)
     resting = [network.get_submodule(name) for name in start.joins]
     held = {id(parameter) for module in resting for parameter in module.parameters()}
     optimizer = torch.optim.AdamW([p for p in network.parameters() if id(p) not in held], lr=STEP_RATE)
@@ -147,7 +148,7 @@ def score(start: Start, rows: Rows, dataset: DatasetVersion, seed: int) -> float
             _loss(network, rows, torch.randint(half, (STEP_ROWS,), generator=generator), dataset).backward()
             optimizer.step()
     with torch.no_grad():
-        return -float(_loss(network.eval(), rows, torch.arange(half, len(rows)), dataset))
+        return -float(_loss(network.eval(), rows, torch.arange(min(half, len(rows) - 1), len(rows)), dataset))
 
 
 def _loss(network: nn.Module, rows: Rows, index: Tensor, dataset: DatasetVersion) -> Tensor:

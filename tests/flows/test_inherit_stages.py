@@ -10,6 +10,7 @@ import pytest
 from components.artifacts import TrainedModel
 from components.errors import UsageError
 from components.models.network import load_network
+from components.models.parent import pack
 from flows import plan
 from flows.config import load
 from flows.execution import call_verb
@@ -60,3 +61,13 @@ def test_what_cannot_be_is_told_before_a_run(asked: list[str], home: Path) -> No
     both = "finetune=lora trains the parent's own architecture on, inherit=stages puts its stages in another"
     with pytest.raises(UsageError, match=both):
         judge(load([*asked, "finetune=lora"]).values, None)
+
+
+def test_a_parent_that_is_several_networks_is_refused(asked: list[str], tmp_path: Path) -> None:
+    """Filed as it would be after fusion=ensemble."""
+    parent = resolve(load(asked).values["parent"])
+    ensemble = parent.model.replace(members=({"role": "teacher"}, {"role": "trial3"}))
+    pack(ensemble, parent.dataset, tmp_path)
+    words = [word for word in asked if not word.startswith("parent=")]
+    with pytest.raises(UsageError, match=r"stages of one network, parent file:.* is made of teacher, trial3; name a run with fusion=none"):
+        judge(load([*words, f"parent=file:{tmp_path}"]).values, None)

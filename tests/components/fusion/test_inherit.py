@@ -257,6 +257,19 @@ def test_a_parent_of_other_images_lends_what_fits(parent: Parent, tmp_path: Path
         assert start.network.eval()(torch.zeros(2, 3, 16, 16)).shape == (2, 2)
 
 
+def test_a_cell_of_another_space_takes_stages_too(few: DatasetVersion, parent: Parent) -> None:
+    """Spaces differ in how they halve the side, not in what a stage is."""
+    cells = {"cell": "|nor_conv_3x3~0|+|skip_connect~0|nor_conv_1x1~1|+|none~0|nor_conv_3x3~1|skip_connect~2|",
+             "channels": 8, "cells": 1, "stacks": 3, "largest_side": 16}  # fmt: skip
+    how = config(space={"_target_": "components.models.space.cell.CellSpace"})
+    child = CHILD.replace(space="cell", architecture=cells)
+    found = stitches_of(child, [parent], how, few)
+    assert [[choice.base for choice in stitch.choices] for stitch in found].count([1, 1, 0]) == 1
+    network = start_of(found[0], child, few, 0).network.eval()
+    with torch.no_grad():
+        assert network(torch.zeros(2, 1, 8, 8)).shape == (2, 5)
+
+
 # ---- what cannot be ----
 
 
