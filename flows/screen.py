@@ -173,6 +173,8 @@ class Progress:
 
     def _on_fused(self, row: Event) -> str:
         was = f", the teacher {_figure(row.get('teacher'))}" if row["role"] != "teacher" else ""
+        if row["models"] == 1 and not row.get("members"):
+            return f"{'fuse':<9} {row['role']} alone: no trial has left weights"
         made = f"{row['role']} of {', '.join(row['members'])}" if row.get("members") else f"{row['role']} alone"
         return f"{'fuse':<9} {made} of {row['models']} models: {row['objective']} {_figure(row.get('value'))}{was}"
 

@@ -36,6 +36,7 @@ EDITS = [
     ("conf/pipeline.yaml", r"  - strategy: surrogate", "  - strategy: random"),
     ("conf/pipeline.yaml", r"  - quantization: static", "  - quantization: dynamic"),
     ("conf/augmentation/affine.yaml", r"^degrees: .*$", "degrees: 5.0"),
+    ("conf/fusion/ensemble.yaml", r"^members: .*$", "members: 3        # fewer"),
     ("conf/distillation/logits.yaml", r"^temperature: .*$", "temperature: 2.5"),
     ("conf/exporter/onnx.yaml", r"^opset: .*$", "opset: 19"),
     ("conf/gate/beats_champion.yaml", r"^saving: .*$", "saving: 0.3"),

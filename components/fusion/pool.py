@@ -36,8 +36,8 @@ SPACE = "components.models.fused.Fused"
 class Pool:
     """The teacher and those trials of the search that kept their weights, the best first.
 
-    `config` holds space, optimizer, schedule, loss, training and metrics. Networks are built and judged when they are
-    asked for, once.
+    `config` holds space, trainer, optimizer, schedule, loss, training and metrics. Networks are built and judged when they
+    are asked for, once, as far as the time reaches.
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class Pool:
         self.models = (teacher, *others)
         self.objective = metrics.objective((config.get("metrics") or {}).get("objective"), dataset.task)
         self.is_classifier = dataset.task == "classification"
+        self.is_cut = False  # by the time limit
         self._networks: dict[str, nn.Module] = {}
         self._outputs: dict[str, Outputs] = {}
 
@@ -97,6 +98,10 @@ class Pool:
         return tuple(model for model in self.models if model is self.teacher or self._is_fit(model))
 
     def _is_fit(self, model: TrainedModel) -> bool:
+        if self.work.left() == 0.0:
+            self.is_cut = True
+            self.leave_out(model.role, "there is no time left to judge it")
+            return False
         try:
             return bool(np.isfinite(self.outputs(model)).all())
         except CorruptArtifactError as error:
@@ -122,8 +127,9 @@ class Pool:
         return self.score(self.outputs(self.best))
 
     def fused(
-        self, role: str, models: Sequence[TrainedModel], head: JSON, network: nn.Module, found: dict[str, float], **fields: Any
-    ) -> TrainedModel:
+        self, role: str, models: Sequence[TrainedModel], head: JSON, network: nn.Module, found: dict[str, float], *,
+        truncated: bool = False, **fields: Any,
+    ) -> TrainedModel:  # fmt: skip
         """The record of a network of several `models`, the best of them first, whose weights are saved."""
         nodes = distinct(model.space for model in models)
         rows = [{"space": nodes.index(model.space), "architecture": model.candidate.architecture} for model in models]
@@ -132,7 +138,7 @@ class Pool:
         return TrainedModel(
             role=role, candidate=candidate, space={"_target_": SPACE, "spaces": nodes}, dataset=self.dataset.identity,
             seed=seed_of(self.work.seed, role), weights=save_weights(network, self.work.out / "weights.safetensors"), metrics=found,
-            num_parameters=num_parameters(network), **fields,
+            num_parameters=num_parameters(network), truncated=truncated or self.is_cut, **fields,
         )  # fmt: skip
 
 

@@ -158,6 +158,7 @@ def test_fusion_says_what_came_out_and_who_was_left_out() -> None:
     assert made == "fuse      ensemble of teacher, trial3 of 9 models: accuracy 0.9900, the teacher 0.9800"
     alone = progress.hear({**row, "role": "teacher", "members": [], "teacher": 0.99})
     assert alone == "fuse      teacher alone of 9 models: accuracy 0.9900"
+    assert progress.hear({**row, "role": "teacher", "members": [], "models": 1}) == "fuse      teacher alone: no trial has left weights"
     assert progress.hear({"event": "fuse.left_out", "what": "trial4", "reason": "torn"}) == "fuse      leaves out trial4: torn"
 
 

@@ -120,7 +120,8 @@ def test_without_time_nothing_is_trained(table: Case, tmp_path: Path) -> None:
     told: list[str] = []
     parts = ingredients(table.pool(tmp_path / "out", seconds=0.0, emit=lambda event, **fields: told.append(event)), finetunes=3, epochs=1)
     assert not [part for part in parts if part.model.role.startswith("finetuned")]
-    assert told == ["fuse.left_out"]
+    assert told == ["fuse.left_out"] * 4  # three trials that nobody had time to judge, and the fine-tunings
+    assert [part.model.role for part in parts] == ["teacher"]
 
 
 @pytest.mark.parametrize(("argument", "rule"), [({"finetunes": -1}, "fusion.finetunes must be a whole number of at least 0"),
