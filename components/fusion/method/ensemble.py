@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from components.fusion.pool import Outputs, Pool
 
 Score = dict[str, float]
+Counts = NDArray[np.int64]
+Judge = Callable[[Counts], Score]
+PATIENCE = 6
 
 
 class Ensemble:
@@ -37,15 +40,12 @@ class Ensemble:
 
     def fuse(self, pool: Pool) -> TrainedModel:
         """The best of the plain and the bagged selection, if it is worth it."""
-        outputs = [pool.outputs(model) for model in pool.able]
-        tries = [self._plain(pool, outputs), *([self._bagged(pool, outputs)] if self.bags and len(outputs) > 2 else [])]
-        scored = [(pool.score(mean_of(outputs, shares)), shares) for shares in tries]
-        found, shares = scored[0]
-        for other, theirs in scored[1:]:
-            found, shares = (other, theirs) if pool.prefers(other, found) else (found, shares)
-        if np.count_nonzero(shares) < 2 or not self._is_worth_it(pool, found):
+        judge = judge_of([pool.outputs(model) for model in pool.able], pool.score)
+        tries = [self._selected(pool, judge, range(len(pool.able))), self._bagged(pool, judge)]
+        counts = tries[1] if pool.prefers(judge(tries[1]), judge(tries[0])) else tries[0]
+        if np.count_nonzero(counts) < 2 or not self._is_worth_it(pool, judge(counts)):
             return pool.best
-        return _combined(pool, shares)
+        return _combined(pool, counts / counts.sum())
 
     def _is_worth_it(self, pool: Pool, found: Score) -> bool:
         kept = pool.best_metrics
@@ -53,53 +53,54 @@ class Ensemble:
             return pool.prefers(found, kept)
         return pool.is_classifier and found["log_loss"] <= (1.0 - self.gain) * kept["log_loss"]
 
-    def _plain(self, pool: Pool, outputs: Sequence[Outputs]) -> NDArray[np.float64]:
-        counts = select(outputs, range(len(outputs)), pool.score, pool.prefers, self.rounds, self.members)
-        return counts / counts.sum()
+    def _selected(self, pool: Pool, judge: Judge, among: Collection[int]) -> Counts:
+        return select(judge, len(pool.able), among, pool.prefers, self.rounds, self.members)
 
-    def _bagged(self, pool: Pool, outputs: Sequence[Outputs]) -> NDArray[np.float64]:
+    def _bagged(self, pool: Pool, judge: Judge) -> Counts:
+        """The choices of selections over parts of the models, added up; of the most chosen models at most `members`."""
         from components.training.batches import seed_of  # imports torch, which reading the settings does without
 
         rng = np.random.default_rng(seed_of(pool.work.seed, "ensemble"))
-        counts = np.zeros(len(outputs))
-        for _ in range(self.bags):
-            bag = np.flatnonzero(rng.random(len(outputs)) < self.fraction)
-            if len(bag):
-                found = select(outputs, bag.tolist(), pool.score, pool.prefers, self.rounds, self.members)
-                counts += found / found.sum()
-        kept = np.argsort(-counts, kind="stable")[: self.members]
-        counts[np.setdiff1d(np.arange(len(counts)), kept)] = 0.0
-        return counts / counts.sum() if counts.any() else self._plain(pool, outputs)
+        bags = [np.flatnonzero(rng.random(len(pool.able)) < self.fraction) for _ in range(self.bags)]
+        counts = sum((self._selected(pool, judge, bag.tolist()) for bag in bags if len(bag)), np.zeros(len(pool.able), dtype=np.int64))
+        if not counts.any():
+            return self._selected(pool, judge, range(len(pool.able)))
+        counts[np.argsort(-counts, kind="stable")[self.members :]] = 0
+        return counts
+
+
+def judge_of(outputs: Sequence[Outputs], score: Callable[[Outputs], Score]) -> Judge:
+    """From how often each model is taken to what their mean is worth; asked again, it remembers."""
+    known: dict[tuple[int, ...], Score] = {}
+
+    def judge(counts: Counts) -> Score:
+        smallest = tuple((counts // np.gcd.reduce(counts)).tolist())
+        if smallest not in known:
+            total = sum(count * told.astype(np.float64) for count, told in zip(smallest, outputs) if count)
+            known[smallest] = score(np.asarray(total) / sum(smallest))
+        return known[smallest]
+
+    return judge
 
 
 def select(
-    outputs: Sequence[Outputs], among: Collection[int], score: Callable[[Outputs], Score], prefers: Callable[[Score, Score], bool],
-    rounds: int, most: int,
-) -> NDArray[np.float64]:  # fmt: skip
-    """How often each model is chosen [M]: the best moment of a greedy selection with replacement that begins with the best
-    single model and never has more than `most` distinct ones."""
-    counts = np.zeros(len(outputs))
-    total = np.zeros_like(outputs[0], dtype=np.float64)
-    best: tuple[Score, NDArray[np.float64]] | None = None
-    for size in range(1, rounds + 1):
-        chosen, found = -1, {}  # type: int, Score
-        for place in sorted(among):
-            if not counts[place] and np.count_nonzero(counts) >= most:
-                continue
-            told = score((total + outputs[place]) / size)
-            if chosen < 0 or prefers(told, found):
-                chosen, found = place, told
-        counts[chosen] += 1
-        total += outputs[chosen]
-        if best is None or prefers(found, best[0]):
-            best = found, counts.copy()
-    assert best
-    return best[1]
-
-
-def mean_of(outputs: Sequence[Outputs], shares: NDArray[np.float64]) -> Outputs:
-    """The models' outputs, each with its share."""
-    return np.asarray(sum(share * told for share, told in zip(shares, outputs) if share))
+    judge: Judge, models: int, among: Collection[int], prefers: Callable[[Score, Score], bool], rounds: int, most: int
+) -> Counts:
+    """How often each of the `models` is taken: the best moment of a greedy selection with replacement that begins with the
+    best single one `among` them and never has more than `most` distinct ones; given up when `PATIENCE` additions bring nothing."""
+    counts = np.zeros(models, dtype=np.int64)
+    best, without_gain = counts, 0
+    for _ in range(rounds):
+        free = np.count_nonzero(counts) < most
+        tries = [counts + np.eye(models, dtype=np.int64)[place] for place in sorted(among) if free or counts[place]]
+        counts = tries[0]
+        for other in tries[1:]:
+            counts = other if prefers(judge(other), judge(counts)) else counts
+        gained = not best.any() or prefers(judge(counts), judge(best))
+        best, without_gain = (counts, 0) if gained else (best, without_gain + 1)
+        if without_gain == PATIENCE:
+            break
+    return best
 
 
 def _combined(pool: Pool, shares: NDArray[np.float64]) -> TrainedModel:

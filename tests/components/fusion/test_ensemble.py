@@ -12,7 +12,7 @@ from components.artifacts import StoredFile, TrainedModel
 from components.compression.distill import student_of
 from components.errors import UsageError
 from components.fusion.fuse import fuse
-from components.fusion.method.ensemble import Ensemble, mean_of, select
+from components.fusion.method.ensemble import Ensemble, judge_of, select
 from components.models.fused import Mean
 from components.models.network import load_network
 from components.training.batches import load_rows
@@ -32,27 +32,39 @@ def lower(found: dict[str, float], kept: dict[str, float]) -> bool:
     return found["rmse"] < kept["rmse"]
 
 
+def chosen(outputs: list[np.ndarray], rounds: int, most: int) -> np.ndarray:
+    return select(judge_of(outputs, rmse), len(outputs), range(len(outputs)), lower, rounds, most)
+
+
 def test_models_that_make_up_for_each_other_are_chosen_by_how_much_they_do() -> None:
     """Errors of +1 and -2 cancel out with two parts of the one and one of the other; a third model has no part in it."""
     outputs = [np.full(10, 1.0), np.full(10, -2.0), np.full(10, 5.0)]
-    counts = select(outputs, range(3), rmse, lower, rounds=12, most=3)
+    counts = chosen(outputs, rounds=12, most=3)
     assert counts[0] == 2 * counts[1]
     assert counts[2] == 0
-    assert rmse(mean_of(outputs, counts / counts.sum()))["rmse"] == pytest.approx(0.0)
+    assert judge_of(outputs, rmse)(counts)["rmse"] == pytest.approx(0.0)
 
 
 def test_no_more_distinct_models_than_asked_for() -> None:
     random = np.random.default_rng(0)
     outputs = [random.normal(size=50) for _ in range(9)]
-    many = select(outputs, range(9), rmse, lower, rounds=40, most=9)
-    few = select(outputs, range(9), rmse, lower, rounds=40, most=2)
+    many, few = chosen(outputs, rounds=40, most=9), chosen(outputs, rounds=40, most=2)
     assert np.count_nonzero(many) > 2 == np.count_nonzero(few)
-    assert rmse(mean_of(outputs, few / few.sum()))["rmse"] < min(rmse(told)["rmse"] for told in outputs)
+    assert judge_of(outputs, rmse)(few)["rmse"] < min(rmse(told)["rmse"] for told in outputs)
 
 
 def test_where_nobody_helps_the_best_is_alone() -> None:
+    """However often it is taken, it is itself, and asked about once."""
     outputs = [np.full(10, 0.1), np.full(10, 3.0), np.full(10, 2.0)]
-    assert np.flatnonzero(select(outputs, range(3), rmse, lower, rounds=10, most=3)).tolist() == [0]
+    asked = []
+
+    def score(mean: np.ndarray) -> dict[str, float]:
+        asked.append(mean)
+        return rmse(mean)
+
+    counts = select(judge_of(outputs, score), 3, range(3), lower, 10, 3)
+    assert counts.tolist() == [1, 0, 0]
+    assert sum(np.array_equal(mean, outputs[0]) for mean in asked) == 1
 
 
 def test_logits_of_an_ensemble_give_the_mean_probabilities_back() -> None:
