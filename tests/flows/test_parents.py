@@ -170,6 +170,7 @@ def test_parent_spaces_are_built_by_the_allow_list(filed: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_run_from_the_champion_is_registered_with_its_line(copy_of_finished: Callable[[], Athanor]) -> None:
     """From start to end in a search over two methods; lineage walks on to the champion it began from, and the same
     command has nothing to do although its own model is the next one's champion."""

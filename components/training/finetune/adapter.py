@@ -25,7 +25,7 @@ class AdapterTuning:
 
     keeps = True
 
-    def __init__(self, width: int = 4, rate: float = 1.0, norms: bool = True) -> None:
+    def __init__(self, width: int = 8, rate: float = 4.0, norms: bool = True) -> None:
         self.width, self.norms = whole("finetune.adapter.width", width, 1), norms
 
         self.rate = number("finetune.adapter.rate", rate, 0.0, 100.0, above=True)

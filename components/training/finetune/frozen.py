@@ -22,7 +22,7 @@ class Frozen:
 
     keeps = True
 
-    def __init__(self, share: float = 0.5, gradual: float = 0.0, rate: float = 0.5) -> None:
+    def __init__(self, share: float = 0.5, gradual: float = 0.0, rate: float = 1.0) -> None:
         self.share = number("finetune.frozen.share", share, 0.0, 1.0)
         self.gradual = number("finetune.frozen.gradual", gradual, 0.0, 1.0)
         self.rate = number("finetune.frozen.rate", rate, 0.0, 1.0, above=True)

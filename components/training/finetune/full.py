@@ -21,7 +21,7 @@ class Full:
 
     keeps = False
 
-    def __init__(self, rate: float = 0.5, decay: float = 1.0) -> None:
+    def __init__(self, rate: float = 1.0, decay: float = 1.0) -> None:
         self.rate = number("finetune.full.rate", rate, 0.0, 1.0, above=True)
         self.decay = number("finetune.full.decay", decay, 0.0, 1.0, above=True)
         self._new: frozenset[str] = frozenset()

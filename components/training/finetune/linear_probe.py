@@ -22,7 +22,7 @@ class LinearProbe:
 
     keeps = True
 
-    def __init__(self, rate: float = 1.0) -> None:
+    def __init__(self, rate: float = 10.0) -> None:
         self.rate = number("finetune.linear_probe.rate", rate, 0.0, 100.0, above=True)
         self._joins: dict[str, float] = {}
 

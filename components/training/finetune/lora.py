@@ -54,7 +54,7 @@ class LoRA:
 
     keeps = False
 
-    def __init__(self, rank: int = 4, alpha: float = 4.0, rate: float = 10.0, norms: bool = True) -> None:
+    def __init__(self, rank: int = 5, alpha: float = 5.0, rate: float = 4.0, norms: bool = True) -> None:
         self.rank, self.norms = whole("finetune.lora.rank", rank, 1), norms
         self.scale = number("finetune.lora.alpha", alpha, 0.0, above=True) / self.rank
 

@@ -174,14 +174,16 @@ def test_the_same_classes_keep_the_head_and_others_get_a_new_one(stripes: tuple[
         assert 0.9 < adoption.share < 1
 
 
-def test_scaling_is_that_of_the_childs_data(stripes: tuple[Parent, DatasetVersion]) -> None:
-    """Darker images of another contrast: mean and deviation are theirs."""
+def test_scaling_is_the_parents_for_the_same_unit_and_the_childs_for_another(stripes: tuple[Parent, DatasetVersion]) -> None:
+    """Somewhat darker images are fed as the parent's were; those in 0..16 by their own mean and deviation."""
     parent, dataset = stripes
-    field = dataset.inputs[0].replace(mean=(10.0,), std=(4.0,))
-    network, _ = child_of(parent, dataset.replace(inputs=(field,)))
-    scale = network.get_submodule("scale")
-    assert float(scale.shift) == 10.0  # type: ignore[arg-type]
-    assert float(scale.scale) == 0.25  # type: ignore[arg-type]
+    mean, std = dataset.inputs[0].mean[0], dataset.inputs[0].std[0]
+    for given, expected in (((0.8 * mean, 1.2 * std), (mean, std)), ((5.0, 4.0), (5.0, 4.0))):
+        field = dataset.inputs[0].replace(mean=given[:1], std=given[1:])
+        network, _ = child_of(parent, dataset.replace(inputs=(field,)))
+        scale = network.get_submodule("scale")
+        assert float(scale.shift) == pytest.approx(expected[0])  # type: ignore[arg-type]
+        assert float(scale.scale) == pytest.approx(1 / expected[1])  # type: ignore[arg-type]
 
 
 def test_a_grey_image_in_three_channels_is_seen_as_in_one(stripes: tuple[Parent, DatasetVersion]) -> None:

@@ -179,7 +179,7 @@ def test_a_trial_begins_from_the_parent_and_the_search_chooses_the_method(data: 
     trial = run_trial(dataset, UNCHANGED, candidate(parent, finetune="adapter"), config, 0, tmp_path / "s")
     assert (trial.state, trial.fidelity["finetune"]) == ("complete", "adapter")
     assert 0 < trial.fidelity["trained_parameters"] < 0.3 * trial.num_parameters
-    assert trial.candidate.architecture["adapters"] == 4
+    assert trial.candidate.architecture["adapters"] == methods()["adapter"]["width"]
     model = train(dataset, UNCHANGED, trial.candidate, config, Workspace(out=tmp_path / "out"))
     assert model.adopted["finetune"] == "adapter"
     assert model.num_parameters == trial.num_parameters
