@@ -78,7 +78,10 @@ def unpack(path: Path, **origin: object) -> Parent:
         raise DataError(f"{record} cannot be read as the record of a model ({error}); take the folder from the registry again") from error
     if digest_of(body) != digest:
         raise DataError(f"{record} was changed since it was written (its digest differs); take the folder from the registry again")
-    parent = Parent.from_json(body, weights.parent)
+    try:
+        parent = Parent.from_json(body, weights.parent)
+    except ValueError as error:
+        raise DataError(f"{record} was written by another version of Athanor ({error}); register the model again with this one") from error
     parent = parent.replace(model=parent.model.replace(weights=parent.model.weights.replace(path=weights)), origin=dict(origin))
     require_intact(parent)
     return parent

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from components.artifacts import Candidate, DatasetVersion, InputField, StoredFile
+from components.artifacts import Candidate, DatasetVersion, InputField, StoredFile, digest_of
 from components.build import build
 from components.errors import DataError, UsageError
 from components.models.adoption import Adoption, adopt
@@ -119,6 +119,15 @@ def test_a_changed_record_is_refused(packed: Path) -> None:
     note["parent"]["model"]["candidate"]["architecture"]["width"] = 16
     (packed / RECORD).write_text(json.dumps(note))
     with pytest.raises(DataError, match=r"model\.json was changed since it was written"):
+        unpack(packed)
+
+
+def test_a_record_of_another_version_is_told(packed: Path) -> None:
+    """Well formed, with a field that this version does not know."""
+    note = json.loads((packed / RECORD).read_text())
+    note["parent"]["model"]["mood"] = "sunny"
+    (packed / RECORD).write_text(json.dumps({"parent": note["parent"], "digest": digest_of(note["parent"])}))
+    with pytest.raises(DataError, match=r"was written by another version of Athanor \(TrainedModel has no field 'mood'\)"):
         unpack(packed)
 
 
