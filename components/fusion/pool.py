@@ -92,6 +92,18 @@ class Pool:
             return metrics.is_better(self.objective, found[self.objective], kept[self.objective])
         return self.is_classifier and metrics.is_better("log_loss", found["log_loss"], kept["log_loss"])
 
+    def is_worth_it(self, outputs: Outputs, certainty: float) -> bool:
+        """Whether several networks that give these answers are worth asking: no worse than the best single one in the
+        objective, and the rows' losses smaller by more than `certainty` standard errors. A few hits more may be luck."""
+        if metrics.is_better(self.objective, self.best_metrics[self.objective], self.score(outputs)[self.objective]):
+            return False
+        saved_N = self._losses(self.outputs(self.best)) - self._losses(outputs)
+        return float(saved_N.mean()) > certainty * float(saved_N.std()) / max(1, len(saved_N)) ** 0.5
+
+    def _losses(self, outputs: Outputs) -> NDArray[np.float64]:
+        """Of each row: nats, or the squared error."""
+        return metrics.surprise(outputs, self.targets) if self.is_classifier else np.square(metrics.residuals(outputs, self.targets))
+
     @functools.cached_property
     def able(self) -> tuple[TrainedModel, ...]:
         """The teacher and the others whose weights fit and whose outputs are finite, in the pool's order."""

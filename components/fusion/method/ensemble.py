@@ -23,50 +23,60 @@ if TYPE_CHECKING:
 Score = dict[str, float]
 Counts = NDArray[np.int64]
 Judge = Callable[[Counts], Score]
+Prefers = Callable[[Score, Score], bool]
 PATIENCE = 6
 
 
 class Ensemble:
     """At most `members` distinct models, in `rounds` additions; `bags` further selections see each model with the
-    probability `fraction`. Where the objective ties, log-loss must fall by the share `gain`: an ensemble takes as many
+    probability `fraction`. The loss of the validation rows must fall by `certainty` standard errors: an ensemble takes as many
     times longer to ask as it has members.
     """
 
-    def __init__(self, *, members: int = 4, rounds: int = 20, bags: int = 4, fraction: float = 0.5, gain: float = 0.1) -> None:
+    def __init__(
+        self, *, members: int = 4, rounds: int = 20, bags: int = 4, fraction: float = 0.5, certainty: float = 1.0
+    ) -> None:
         self.members, self.rounds = whole("fusion.members", members, 2), whole("fusion.rounds", rounds, 1)
         self.bags = whole("fusion.bags", bags, 0)
         self.fraction = number("fusion.fraction", fraction, 0.0, 1.0, above=True)
-        self.gain = number("fusion.gain", gain, 0.0, 1.0, below=True)
+        self.certainty = number("fusion.certainty", certainty, 0.0)
 
     def fuse(self, pool: Pool) -> TrainedModel:
-        """The best of the plain and the bagged selection, if it is worth it."""
-        judge = judge_of([pool.outputs(model) for model in pool.able], pool.score)
-        tries = [self._selected(pool, judge, range(len(pool.able))), self._bagged(pool, judge)]
-        counts = tries[1] if pool.prefers(judge(tries[1]), judge(tries[0])) else tries[0]
-        if np.count_nonzero(counts) < 2 or not self._is_worth_it(pool, judge(counts)):
+        """Of the mixtures that the objective, the loss and bags by the loss lead to, the one with the least loss that is worth it."""
+        outputs = [pool.outputs(model) for model in pool.able]
+        judge, everyone = judge_of(outputs, pool.score), range(len(outputs))
+        smooth = _less_loss if pool.is_classifier else pool.prefers
+        tries = [self._selected(judge, everyone, pool.prefers), self._selected(judge, everyone, smooth), self._bagged(pool, judge, smooth)]
+        fit = [counts for counts in tries if np.count_nonzero(counts) > 1 and pool.is_worth_it(mean_of(outputs, counts), self.certainty)]
+        if not fit:
             return pool.best
-        return _combined(pool, counts / counts.sum())
+        best = fit[0]
+        for counts in fit[1:]:
+            best = counts if smooth(judge(counts), judge(best)) else best
+        return _combined(pool, best / best.sum())
 
-    def _is_worth_it(self, pool: Pool, found: Score) -> bool:
-        kept = pool.best_metrics
-        if found[pool.objective] != kept[pool.objective] or pool.objective == "log_loss":
-            return pool.prefers(found, kept)
-        return pool.is_classifier and found["log_loss"] <= (1.0 - self.gain) * kept["log_loss"]
+    def _selected(self, judge: Judge, among: range, prefers: Prefers) -> Counts:
+        return select(judge, len(among), among, prefers, self.rounds, self.members)
 
-    def _selected(self, pool: Pool, judge: Judge, among: Collection[int]) -> Counts:
-        return select(judge, len(pool.able), among, pool.prefers, self.rounds, self.members)
-
-    def _bagged(self, pool: Pool, judge: Judge) -> Counts:
+    def _bagged(self, pool: Pool, judge: Judge, prefers: Prefers) -> Counts:
         """The choices of selections over parts of the models, added up; of the most chosen models at most `members`."""
         from components.training.batches import seed_of  # imports torch, which reading the settings does without
 
-        rng = np.random.default_rng(seed_of(pool.work.seed, "ensemble"))
-        bags = [np.flatnonzero(rng.random(len(pool.able)) < self.fraction) for _ in range(self.bags)]
-        counts = sum((self._selected(pool, judge, bag.tolist()) for bag in bags if len(bag)), np.zeros(len(pool.able), dtype=np.int64))
-        if not counts.any():
-            return self._selected(pool, judge, range(len(pool.able)))
+        rng, models = np.random.default_rng(seed_of(pool.work.seed, "ensemble")), len(pool.able)
+        bags = [np.flatnonzero(rng.random(models) < self.fraction) for _ in range(self.bags)]
+        chosen = [select(judge, models, bag.tolist(), prefers, self.rounds, self.members) for bag in bags if len(bag)]
+        counts = np.sum([np.zeros(models, dtype=np.int64), *chosen], axis=0)
         counts[np.argsort(-counts, kind="stable")[self.members :]] = 0
-        return counts
+        return np.asarray(counts)
+
+
+def _less_loss(found: Score, kept: Score) -> bool:
+    return found["log_loss"] < kept["log_loss"]
+
+
+def mean_of(outputs: Sequence[Outputs], counts: Counts) -> Outputs:
+    """The models' outputs, each as often as it is taken."""
+    return np.asarray(sum(int(count) * told.astype(np.float64) for count, told in zip(counts, outputs) if count) / int(counts.sum()))
 
 
 def judge_of(outputs: Sequence[Outputs], score: Callable[[Outputs], Score]) -> Judge:
@@ -76,16 +86,13 @@ def judge_of(outputs: Sequence[Outputs], score: Callable[[Outputs], Score]) -> J
     def judge(counts: Counts) -> Score:
         smallest = tuple((counts // np.gcd.reduce(counts)).tolist())
         if smallest not in known:
-            total = sum(count * told.astype(np.float64) for count, told in zip(smallest, outputs) if count)
-            known[smallest] = score(np.asarray(total) / sum(smallest))
+            known[smallest] = score(mean_of(outputs, np.array(smallest)))
         return known[smallest]
 
     return judge
 
 
-def select(
-    judge: Judge, models: int, among: Collection[int], prefers: Callable[[Score, Score], bool], rounds: int, most: int
-) -> Counts:
+def select(judge: Judge, models: int, among: Collection[int], prefers: Prefers, rounds: int, most: int) -> Counts:
     """How often each of the `models` is taken: the best moment of a greedy selection with replacement that begins with the
     best single one `among` them and never has more than `most` distinct ones; given up when `PATIENCE` additions bring nothing."""
     counts = np.zeros(models, dtype=np.int64)

@@ -21,15 +21,20 @@ HEADS = ("late", "attention")
 class FeatureFusion:
     """`head` late or attention over at most `members` models; `epochs` train the head alone, `together` all of it.
 
-    `learning_rate` is the head's share of the best model's own, with which the whole is trained a tenth as fast.
+    `learning_rate` is the head's share of the best model's own, with which the whole is trained a tenth as fast. The loss
+    of the validation rows must fall by `certainty` standard errors.
     """
 
-    def __init__(self, *, head: str = "late", members: int = 3, epochs: int = 10, together: int = 0, learning_rate: float = 0.3) -> None:
+    def __init__(
+        self, *, head: str = "late", members: int = 3, epochs: int = 10, together: int = 0, learning_rate: float = 0.3,
+        certainty: float = 1.0,
+    ) -> None:  # fmt: skip
         if head not in HEADS:
             raise UnknownNameError("fusion.head", head, HEADS)
         self.head, self.members = head, whole("fusion.members", members, 2)
         self.epochs, self.together = whole("fusion.epochs", epochs, 1), whole("fusion.together", together, 0)
         self.learning_rate = number("fusion.learning_rate", learning_rate, 0.0, above=True)
+        self.certainty = number("fusion.certainty", certainty, 0.0)
 
     def fuse(self, pool: Pool) -> TrainedModel:
         """The best single model where the fused one is no better, or diverges."""
@@ -46,11 +51,11 @@ class FeatureFusion:
         except DivergedError as error:
             pool.leave_out("the fused network", error)
             return pool.best
-        found = pool.score(predict(fitted.network.eval(), pool.dataset, pool.rows))
-        if not pool.prefers(found, pool.best_metrics):
+        answers = predict(fitted.network.eval(), pool.dataset, pool.rows)
+        if not pool.is_worth_it(answers, self.certainty):
             return pool.best
         return pool.fused(
-            "features", models, {"head": self.head}, fitted.network, found, parents=tuple(model.identity for model in models),
+            "features", models, {"head": self.head}, fitted.network, pool.score(answers), parents=tuple(model.identity for model in models),
             members=tuple(share_of(model) for model in models), truncated=fitted.truncated, history=fitted.history,
             epochs=fitted.epochs, seconds=fitted.seconds,
         )  # fmt: skip

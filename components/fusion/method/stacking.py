@@ -27,11 +27,11 @@ NEGLIGIBLE = 1e-3  # a share of the weights below which a model is left out
 
 class Stacking:
     """At most `members` models, by their own merit; `folds` parts of the validation rows judge each other; `penalty` draws
-    towards the plain mean."""
+    towards the plain mean. The loss of the rows that were held out must fall by `certainty` standard errors."""
 
-    def __init__(self, *, members: int = 4, folds: int = 5, penalty: float = 1e-3) -> None:
+    def __init__(self, *, members: int = 4, folds: int = 5, penalty: float = 1e-3, certainty: float = 1.0) -> None:
         self.members, self.folds = whole("fusion.members", members, 2), whole("fusion.folds", folds, 2)
-        self.penalty = number("fusion.penalty", penalty, 0.0)
+        self.penalty, self.certainty = number("fusion.penalty", penalty, 0.0), number("fusion.certainty", certainty, 0.0)
 
     def fuse(self, pool: Pool) -> TrainedModel:
         """Its metrics are those on the parts that were held out; the best single model where these are no better."""
@@ -39,12 +39,12 @@ class Stacking:
         told = [_told(pool, model) for model in models]
         if len(models) < 2 or len(pool.targets) < 2 * self.folds:
             return pool.best
-        honest = pool.score(self._held_out(pool, told))
+        held_out = self._held_out(pool, told)
         weights, offsets = self._fitted(pool, told, np.arange(len(pool.targets)))
         kept = np.flatnonzero(weights > NEGLIGIBLE * weights.sum())
-        if len(kept) < 2 or not pool.prefers(honest, pool.best_metrics):
+        if len(kept) < 2 or not pool.is_worth_it(held_out, self.certainty):
             return pool.best
-        return _stacked(pool, [models[place] for place in kept], weights[kept], offsets, honest)
+        return _stacked(pool, [models[place] for place in kept], weights[kept], offsets, pool.score(held_out))
 
     def _held_out(self, pool: Pool, told: Sequence[Array]) -> Outputs:
         """What the stack says of each row when it was fitted to the other parts."""

@@ -106,7 +106,21 @@ def test_an_ensemble_is_the_mean_of_its_members_and_says_who_they_are(values: Ca
     assert TrainedModel.from_json(model.to_json()).identity == model.identity
 
 
-NODE = {"_target_": "components.fusion.method.ensemble.Ensemble"}
+NODE = {"_target_": "components.fusion.method.ensemble.Ensemble", "certainty": 0.0}
+
+
+def test_a_gain_that_may_be_luck_is_not_worth_its_time(values: Case, tmp_path: Path) -> None:
+    """Rows whose losses fall by less than their spread explains are no reason to ask three networks; many standard errors never are."""
+    pool = values.pool(tmp_path / "o")
+    assert Ensemble(certainty=0.0).fuse(pool).role == "ensemble"
+    assert Ensemble(certainty=50.0).fuse(pool) == pool.best
+    best = pool.outputs(pool.best)
+    lucky, better = best.copy(), best + 0.3 * (pool.targets - best)
+    worst = int(np.abs(best - pool.targets).argmax())
+    lucky[worst] = pool.targets[worst]
+    assert not pool.is_worth_it(lucky, 2.0)  # one row alone
+    assert pool.is_worth_it(better, 2.0)
+    assert not pool.is_worth_it(best, 0.0)
 
 
 def test_what_is_no_better_is_not_worth_its_time(values: Case, tmp_path: Path) -> None:
@@ -131,7 +145,7 @@ def test_a_trial_whose_weights_do_not_fit_is_left_out(values: Case, tmp_path: Pa
 @pytest.mark.parametrize(
     ("argument", "rule"),
     [({"members": 1}, "fusion.members must be a whole number of at least 2"), ({"fraction": 0}, "fusion.fraction must be a number above 0"),
-     ({"gain": 1.0}, "fusion.gain must be a number of at least 0 and below 1"), ({"rounds": True}, "fusion.rounds must be a whole number")],
+     ({"certainty": -1.0}, "fusion.certainty must be a number of at least 0"), ({"rounds": True}, "fusion.rounds must be a whole number")],
 )  # fmt: skip
 def test_wrong_arguments_are_named(argument: dict[str, float], rule: str) -> None:
     with pytest.raises(UsageError, match=rule.replace(".", r"\.")):

@@ -44,14 +44,21 @@ class AveragesAsTheyLie:
         )  # fmt: skip
 
 
-class ForgetsItsParents(Ensemble):
+class Eager(Ensemble):
+    """Takes an ensemble wherever it is any better; sound, the ones below are made of it."""
+
+    def __init__(self) -> None:
+        super().__init__(certainty=0.0)
+
+
+class ForgetsItsParents(Eager):
     """Does not say what it is made of."""
 
     def fuse(self, pool: Pool) -> TrainedModel:
         return super().fuse(pool).replace(parents=(), members=(), role="orphan")
 
 
-class Boasts(Ensemble):
+class Boasts(Eager):
     """Says more than its network reaches."""
 
     def fuse(self, pool: Pool) -> TrainedModel:
@@ -59,7 +66,7 @@ class Boasts(Ensemble):
         return model.replace(metrics={**model.metrics, "log_loss": 0.5 * model.metrics["log_loss"]}, role="boaster")
 
 
-class RollsDice(Ensemble):
+class RollsDice(Eager):
     """Another model each time it is asked."""
 
     def fuse(self, pool: Pool) -> TrainedModel:
