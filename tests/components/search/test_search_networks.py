@@ -29,6 +29,7 @@ def test_digits_search_learns_and_is_a_function_of_its_seed(tmp_path: Path) -> N
     policy = AugmentationPolicy(name="affine", modality="image", config=read("augmentation/affine"))
     config = {
         "space": read("space/convnet"),
+        **{family: read(f"{family}/{name}") for family, name in (("scheduler", "none"), ("evaluator", "train"), ("runner", "process"))},
         "strategy": read("strategy/tpe"),
         "optimizer": {"adamw": read("optimizer/adamw")},
         "training": {"memory_format": "contiguous"},
@@ -44,4 +45,7 @@ def test_digits_search_learns_and_is_a_function_of_its_seed(tmp_path: Path) -> N
     assert first.best_trial.values["accuracy"] > 0.8
     assert [(t.candidate, t.values) for t in first.trials] == [(t.candidate, t.values) for t in again.trials]
     assert {t.candidate.space for t in first.trials} == {"convnet"}
+    kept = [[t.weights and t.weights.sha256 for t in result.trials] for result in (first, again)]
+    assert all(kept[0])
+    assert kept[0] == kept[1]
     assert all(len(t.history) == 3 and t.num_parameters > 1000 for t in first.trials)
