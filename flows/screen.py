@@ -199,6 +199,9 @@ class Progress:
             attempt.state = f"epoch {row['epoch']}/{row['epochs']}"
             attempt.value = row["value"] if isinstance(row.get("value"), float) else attempt.value
 
+    def _on_trial_batch_halved(self, row: Event) -> str:
+        return f"{'trial':<9} {row['number']:>3} takes {row['rows']} rows in {row['parts']} parts: memory ran out"
+
     def _on_trial_retried(self, row: Event) -> str:
         self.running.pop(row["number"], None)
         return f"{'trial':<9} {row['number']:>3} runs again: {row['reason']}"

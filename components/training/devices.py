@@ -26,10 +26,15 @@ def num_gpus(device_files: Path = Path("/dev")) -> int:
 
 
 def require(trainer: Trainer) -> None:
-    """Raises `UsageError` where this machine has too few devices for a trainer, or no compiler for one that compiles."""
+    """Raises `UsageError` where this machine has too few devices for a trainer, or lacks a compiler that it needs."""
     there = num_gpus() if trainer.accelerator == "gpu" else available_cores()
     if trainer.devices > there:
         raise UsageError(_too_few(trainer, there))
+    require_compiler(trainer)
+
+
+def require_compiler(trainer: Trainer) -> None:
+    """Raises `UsageError` where a trainer compiles and there is nothing to compile with."""
     if trainer.compile and not _compiler():
         raise UsageError("trainer.compile needs a C++ compiler and there is none here ($CXX, g++, clang++); install one or leave it out")
 

@@ -31,6 +31,7 @@ from components.training import ranks
 from components.training.batches import BatchLoader, Rows, load_fold, load_rows
 from components.training.calibrate import FORMATS, PLAIN
 from components.training.checkpoint import SafeCheckpointIO, read_checkpoint
+from components.training.devices import require_compiler
 from components.training.interface import Trainer
 from components.training.learner import Learner
 from components.training.progress import Progress
@@ -123,6 +124,7 @@ def fit(
     if devices.accelerator == "gpu" and not torch.cuda.is_available():
         raise UsageError("a training is to run on a GPU and torch finds none here; take trainer=cpu")
     if devices.compile:
+        require_compiler(devices)
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(home() / "inductor"))  # it pickles: in our folder, not in /tmp
     training = _checked(settled({**DEFAULTS, **(training or {})}, hyperparameters))
     rest = epochs if until is None else until
