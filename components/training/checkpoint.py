@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from components.errors import UsageError
 from components.store import fsync
 
 TENSOR, ITEMS, TUPLE = "__tensor__", "__items__", "__tuple__"
@@ -53,6 +54,19 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             return _decode(tree, file.get_tensor)
     except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is not a checkpoint of ours: {error}") from error
+
+
+def require_same(path: Path, made: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    """Raises `UsageError` that names the first setting, or tensor, by which a checkpoint's training differs from the one asked for."""
+    made, asked = (json.loads(json.dumps({**facts, **_shapes(facts)})) for facts in (made, asked))
+    for name in [*asked, *(name for name in made if name not in asked)]:
+        if name != "weights" and made.get(name) != asked.get(name):
+            told = f"{name} is {made.get(name, 'not there')} in it and {asked.get(name, 'not there')} here"
+            raise UsageError(f"{path} is the checkpoint of another training: {told}; remove it, or train in another folder")
+
+
+def _shapes(facts: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"tensor {name}": shape for name, shape in facts.get("weights", {}).items()}
 
 
 def _encode(value: Any, tensors: dict[str, Tensor]) -> Any:

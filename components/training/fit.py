@@ -30,7 +30,7 @@ from components.settings import whole
 from components.training import ranks
 from components.training.batches import BatchLoader, Rows, load_fold, load_rows
 from components.training.calibrate import FORMATS, PLAIN
-from components.training.checkpoint import SafeCheckpointIO, read_checkpoint
+from components.training.checkpoint import SafeCheckpointIO, read_checkpoint, require_same
 from components.training.devices import require_compiler
 from components.training.interface import Trainer
 from components.training.learner import Learner
@@ -48,6 +48,7 @@ DTYPE_OF = {"fp64": torch.float64}  # of the weights, where it is not float32
 DEFAULTS: JSON = {
     "clip": 1.0, "ema": 0.99, "l1": 0.0, "stochastic_depth": 0.0, "patience": None, "data": "auto", "workers": "auto",
 }  # fmt: skip
+PLACES = ("data", "workers")  # where rows are read from, which changes nothing
 FAMILY = "components.training"
 CPU: JSON = {"_target_": f"{FAMILY}.trainer.cpu.Cpu"}
 USUAL: dict[str, JSON] = {
@@ -109,7 +110,7 @@ def fit(
     function of the arguments, bit for bit. With `scratch` it resumes from the last checkpoint there. With `until`, an
     epoch before the last, it rests there: the metrics are those of that moment, the schedule is that of all `epochs`,
     and called again with the same `scratch` it goes on as if it had never rested. Raises `DivergedError` when the loss
-    is not finite. `fold` (which, of how many) trains and validates on one cut of both splits together instead of on
+    is not finite, `UsageError` for a checkpoint of another training in `scratch`. `fold` (which, of how many) trains and validates on one cut of both splits together instead of on
     theirs. `schedules` and `losses` are what the hyper-parameters `schedule` and `loss` name (None: the usual ones).
     `joins` are modules that rest until the training has come so far (0..1), `rates` factors on the learning rate, by
     parameter (see `components.training.tuning`).
@@ -150,6 +151,11 @@ def fit(
         loss=_member("loss", hyperparameters, losses, dataset.task), train_targets=train.targets,
         joins=joins, rates=rates,
     )  # fmt: skip
+    learner.facts = {
+        "dataset": dataset.digest, "rows": rows, "fold": list(fold or ()), "seed": seed, "epochs": epochs, "objective": objective,
+        **hyperparameters, **{f"training.{name}": value for name, value in training.items() if name not in PLACES},
+        "precision": numerics["precision"], "weights": {name: list(tensor.shape) for name, tensor in network.state_dict().items()},
+    }  # fmt: skip
     _run(learner, loader, epochs, scratch, numerics, devices)
     return _result(learner, loader, rest)
 
@@ -203,7 +209,7 @@ def optimizer_of(hyperparameters: JSON, optimizers: Mapping[str, JSON]) -> Calla
 
 def _run(learner: Learner, loader: BatchLoader, epochs: int, scratch: Path | None, numerics: JSON, devices: Trainer) -> None:
     checkpoint = scratch / "last.ckpt" if scratch else None
-    resumed = checkpoint if ranks.shared(lambda: _readable(checkpoint) is not None) else None
+    resumed = checkpoint if ranks.shared(lambda: _readable(checkpoint, learner.facts) is not None) else None
     before = torch.get_num_threads()
     torch.set_num_threads(numerics["threads"])
     try:
@@ -237,14 +243,16 @@ def _trainer(epochs: int, devices: Trainer, precision: str, callbacks: list[ligh
     )  # fmt: skip
 
 
-def _readable(checkpoint: Path | None) -> Path | None:
+def _readable(checkpoint: Path | None, facts: JSON) -> Path | None:
+    """The checkpoint, if there is a whole one. Raises `UsageError` for that of another training."""
     if checkpoint is None or not checkpoint.exists():
         return None
     try:
-        read_checkpoint(checkpoint)
+        kept = read_checkpoint(checkpoint)
     except ValueError as error:
         warnings.warn(f"{error}; training starts anew", stacklevel=2)
         return None
+    require_same(checkpoint, kept["learner"]["facts"], facts)
     return checkpoint
 
 

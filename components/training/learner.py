@@ -80,6 +80,7 @@ class Learner(lightning.LightningModule):
         self.schedule, self.loss, self.l1, self.patience = schedule, loss, float(training["l1"]), training["patience"]
         self._teacher = [teacher.eval()] if teacher is not None else []  # in a list: not part of this module's state
         self.validate_every = max(1, math.ceil(len(validation) / (3 * VALIDATION_SHARE * max(train_rows, 1))))
+        self.facts: JSON = {}  # what a checkpoint of this training may be resumed by
         self.history: list[JSON] = []
         self.best: dict[str, Tensor] = {}
         self.best_metrics: dict[str, float] = {}
@@ -365,7 +366,7 @@ class Learner(lightning.LightningModule):
             "steps": self.progress.steps, "elapsed": self.progress.total_seconds, "progress": self.progress.value,
             "history": self.history, "best": self.best, "best_metrics": self.best_metrics,
             "best_objective": self.best_objective, "is_finished": self.is_finished, "without_gain": self._without_gain,
-            "is_stopped": self.progress.is_stopped, "within": self._within_epoch(), "halvings": self.halvings,
+            "is_stopped": self.progress.is_stopped, "within": self._within_epoch(), "halvings": self.halvings, "facts": self.facts,
         }  # fmt: skip
 
     def _within_epoch(self) -> JSON:

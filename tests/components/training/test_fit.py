@@ -196,6 +196,31 @@ def test_a_torn_checkpoint_is_no_checkpoint(tmp_path: Path) -> None:
         assert equal(train(dataset, scratch=tmp_path / "s"), whole)
 
 
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        ({"how": {"learning_rate": 0.02}}, "learning_rate is 0.01 in it and 0.02 here"),
+        ({"training": {"clip": 2.0}}, "training.clip is 1.0 in it and 2.0 here"),
+        ({"seed": 3}, "seed is 0 in it and 3 here"),
+    ],
+)
+def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path, whole: Fit, other: dict[str, Any], told: str) -> None:
+    dataset = tiny.stripes(tmp_path)
+    train(dataset, scratch=tmp_path / "s", until=2)
+    with pytest.raises(UsageError, match=rf"last.ckpt is the checkpoint of another training: {told}; remove it"):
+        train(dataset, scratch=tmp_path / "s", **other)
+    assert equal(train(dataset, scratch=tmp_path / "s"), whole), "the checkpoint is still there"
+
+
+def test_a_checkpoint_of_another_network_names_the_tensor(tmp_path: Path) -> None:
+    train(tiny.stripes(tmp_path / "a"), scratch=tmp_path / "s", until=2)
+    candidate = Candidate(space="it", architecture={**SMALL_CONVNET, "width": 12}, hyperparameters=HOW)
+    dataset = tiny.stripes(tmp_path / "a")
+    network = build_network(CONVNET, candidate, dataset, 0)
+    with pytest.raises(UsageError, match=r"tensor features.0.0.weight is \[8, 1, 3, 3\] in it and \[12, 1, 3, 3\] here"):
+        fit(network, dataset, HOW, seed=0, policy=Affine(), optimizers=OPTIMIZERS, epochs=4, objective="accuracy", scratch=tmp_path / "s")
+
+
 def test_a_time_limit_is_kept_and_the_schedule_completed(tmp_path: Path) -> None:
     """The rate has fallen to its end although only a part of the planned epochs was run."""
     fitted = train(tiny.stripes(tmp_path), epochs=10_000, seconds=1.5)
