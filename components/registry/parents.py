@@ -17,8 +17,6 @@ from components.models.parent import WEIGHTS, Parent, unpack
 from components.registry import versions
 from components.registry.connection import connect, file_stem, told_in_one_line
 
-FOLDER = "parent"
-
 
 def fetch(address: str, reference: str) -> Parent:
     """The parent that `NAME@ALIAS` or `NAME/VERSION` names.
@@ -53,12 +51,12 @@ def _named(address: str, reference: str) -> tuple[str, int]:
 def _folder(model: str, number: int) -> Path:
     local = versions.local_folder(model, number)
     if local is not None:
-        return local / versions.RECORDS / FOLDER
+        return local / versions.RECORDS / versions.PARENT
     kept = home() / "parents" / f"{file_stem(model)}-{number}"
     if not kept.exists():
         client = connect()
         with told_in_one_line(), versions.folder_of(client, client.get_model_version(model, str(number))) as folder:
-            _keep(folder / versions.RECORDS / FOLDER, kept)
+            _keep(folder / versions.RECORDS / versions.PARENT, kept)
     return kept
 
 

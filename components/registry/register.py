@@ -22,7 +22,6 @@ from components.registry import files, versions
 from components.registry.card import model_card
 from components.registry.connection import check_model_name, connect, experiment, parent_run, registry_lock, requirements, told_in_one_line
 from components.registry.lineage import complete, in_brief, in_words, observed_tags, tags
-from components.registry.parents import FOLDER
 from components.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -114,7 +113,7 @@ def _log_model(
         _write_model(folder, logged, run_id, report)
         _write_records(folder / versions.RECORDS, model, report, facts)
         if trained:
-            pack(trained, report.dataset, folder / versions.RECORDS / FOLDER)
+            pack(trained, report.dataset, folder / versions.RECORDS / versions.PARENT)
         client.log_model_artifacts(logged.model_id, str(folder))
     client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
     # A server wants its own address; a local store would resolve it by MLflow's process-wide setting, which is not ours to change.

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 MODEL_FILE = "model.onnx"
 RECORDS = "athanor"
 """Folder beside the model in which our own files lie."""
+PARENT = "parent"
+"""Folder below it with the weights that the model was made from, which another training can begin from."""
 
 
 @dataclass(frozen=True)
@@ -192,15 +194,22 @@ def local_path(location: str) -> Path | None:
 
 def lineage(model: str, version: int) -> list[JSON]:
     """From a registered version back to its data, one row a record, and on to the versions that its training began from, as
-    far as they are registered here; needs MLflow and nothing else."""
+    far as they are registered here; needs MLflow and nothing else. The network's row says in which folder its weights are."""
     rows: list[JSON] = []
     waiting, seen = [(model, version)], set()
     for name, number in waiting:
         found = load(name, number)
-        rows += walk(found)
+        rows += _with_place(walk(found), name, number)
         seen.add((name, number))
         parent = found.lineage.get("parent") or {}
         origin = (str(parent.get("model")), int(parent.get("version", 0)))
         if origin not in seen and origin[1] in registered_versions(origin[0]):
             waiting.append(origin)
     return rows
+
+
+def _with_place(rows: list[JSON], model: str, version: int) -> list[JSON]:
+    folder = local_folder(model, version)
+    place = folder / RECORDS / PARENT if folder else None
+    network = next(row for row in rows if row["kind"] == "TrainedModel")
+    return [{**row, "folder": str(place)} if row is network and place and place.is_dir() else row for row in rows]

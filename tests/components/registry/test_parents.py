@@ -8,10 +8,10 @@ import pytest
 
 from components.artifacts import EvaluationReport, ModelVersion, TrainedModel
 from components.errors import DataError, UnknownNameError, UsageError
-from components.models.parent import WEIGHTS, Parent
+from components.models.parent import WEIGHTS, Parent, unpack
 from components.registry import versions
 from components.registry.lineage import parent_of as told
-from components.registry.parents import FOLDER, fetch
+from components.registry.parents import fetch
 from components.registry.register import register
 from components.workspace import Workspace
 from tests.components.models import tiny
@@ -46,11 +46,13 @@ def test_a_version_is_a_parent_by_number_and_by_alias(home: Path, reports: Repor
         assert found.origin["version"] == 1
     assert found.dataset.inputs == reports["good"].dataset.inputs
     assert "networks" not in versions.load("digits", 1).lineage
+    row = next(row for row in versions.lineage("digits", 1) if row["kind"] == "TrainedModel")
+    assert unpack(Path(row["folder"])).identity == found.identity, "lineage says where its files are"
 
 
 def test_weights_that_were_changed_inside_mlflow_are_refused(home: Path, reports: Reports, parent: Parent, tmp_path: Path) -> None:
     file_one(reports["good"], parent.model, tmp_path / "out")
-    file = next((home / "mlartifacts").rglob(f"{FOLDER}/{WEIGHTS}"))
+    file = next((home / "mlartifacts").rglob(f"{versions.PARENT}/{WEIGHTS}"))
     file.write_bytes(file.read_bytes()[:-1] + b"x")
     with pytest.raises(DataError, match="are not those of parent"):
         fetch("digits/1", "mlflow:models:/digits/1")
