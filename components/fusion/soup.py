@@ -48,7 +48,11 @@ class Ingredient:
 def ingredients(pool: Pool, finetunes: int, epochs: int) -> list[Ingredient]:
     """What a soup can be made of, the best first; the teacher before what is no better."""
     found = [_ingredient(pool, pool.teacher, load_file(pool.teacher.weights.path)), *_aligned(pool), *_finetuned(pool, finetunes, epochs)]
-    return sorted(found, key=functools.cmp_to_key(lambda a, b: pool.prefers(b.metrics, a.metrics) - pool.prefers(a.metrics, b.metrics)))
+
+    def order(one: Ingredient, other: Ingredient) -> int:
+        return pool.prefers(other.metrics, one.metrics) - pool.prefers(one.metrics, other.metrics)
+
+    return sorted(found, key=functools.cmp_to_key(order))
 
 
 def _ingredient(pool: Pool, model: TrainedModel, state: Mapping[str, Tensor]) -> Ingredient:

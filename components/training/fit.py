@@ -110,8 +110,9 @@ def fit(
     function of the arguments, bit for bit. With `scratch` it resumes from the last checkpoint there. With `until`, an
     epoch before the last, it rests there: the metrics are those of that moment, the schedule is that of all `epochs`,
     and called again with the same `scratch` it goes on as if it had never rested. Raises `DivergedError` when the loss
-    is not finite, `UsageError` for a checkpoint of another training in `scratch`. `fold` (which, of how many) trains and validates on one cut of both splits together instead of on
-    theirs. `schedules` and `losses` are what the hyper-parameters `schedule` and `loss` name (None: the usual ones).
+    is not finite, `UsageError` for a checkpoint of another training in `scratch`. `fold` (which, of how many) trains and
+    validates on one cut of both splits together instead of on theirs. `schedules` and `losses` are what the
+    hyper-parameters `schedule` and `loss` name (None: the usual ones).
     `joins` are modules that rest until the training has come so far (0..1), `rates` factors on the learning rate, by
     parameter (see `components.training.tuning`).
     `training` may hold `clip` (largest gradient norm, 0: none), `ema` (decay of the averaged weights, 0: none), `l1`
