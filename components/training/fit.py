@@ -149,7 +149,7 @@ def fit(
         epochs=epochs, train_rows=len(train), seed=seed, training=training, emit=emit, teacher=teacher, distiller=distiller,
         clock=clock, accumulate=devices.accumulate, compiles=devices.compile, halvings=halvings,
         schedule=_member("schedule", hyperparameters, schedules, dataset.task),
-        loss=_member("loss", hyperparameters, losses, dataset.task), train_targets=train.targets,
+        loss=_member("loss", hyperparameters, losses, dataset.task), train_targets=train.targets.cpu(),
         joins=joins, rates=rates,
     )  # fmt: skip
     learner.facts = {

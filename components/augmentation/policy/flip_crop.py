@@ -51,8 +51,8 @@ def _random_crop(image: Tensor, vertical: int, horizontal: int) -> Tensor:
     if not vertical and not horizontal:
         return image
     padded = torch.nn.functional.pad(image, (horizontal, horizontal, vertical, vertical), mode="reflect")
-    tops = torch.randint(0, 2 * vertical + 1, (rows, 1, 1, 1), device=image.device)
-    lefts = torch.randint(0, 2 * horizontal + 1, (rows, 1, 1, 1), device=image.device)
+    tops = torch.randint(0, 2 * vertical + 1, (rows, 1, 1, 1)).to(image.device)
+    lefts = torch.randint(0, 2 * horizontal + 1, (rows, 1, 1, 1)).to(image.device)
     row_index = tops + torch.arange(height, device=image.device).view(1, 1, -1, 1)
     column_index = lefts + torch.arange(width, device=image.device).view(1, 1, 1, -1)
     which = torch.arange(rows, device=image.device).view(-1, 1, 1, 1)

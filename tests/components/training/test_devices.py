@@ -12,6 +12,8 @@ import torch
 from torch import nn
 
 from components.artifacts import DatasetVersion
+from components.augmentation.policy.affine import Affine
+from components.augmentation.policy.flip_crop import FlipCrop
 from components.errors import UsageError
 from components.training.batches import load_rows
 from components.training.calibrate import calibrate
@@ -142,6 +144,28 @@ def test_memory_that_runs_out_on_the_gpu_halves_the_batch(gpu: str, tmp_path: Pa
         emit=lambda event, **fields: events.append(fields["parts"]) if event == "batch.halved" else None,
     )  # fmt: skip
     assert events == [2]
+
+
+@pytest.mark.gpu
+def test_weights_of_classes_reach_the_gpu(gpu: str, tmp_path: Path) -> None:
+    """Those of the settings times those of the loss, which are counted from the rows."""
+    losses = {"class_weighted": {"_target_": "components.training.loss.class_weighted.ClassWeighted"}}
+    found = train(
+        tiny.stripes(tmp_path), trainer=GPU, numerics=FP32, how={"loss": "class_weighted"}, losses=losses,
+        training={"class_weights": {"1": 5.0}},
+    )  # fmt: skip
+    assert found.metrics["accuracy"] > 0.5
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("policy", [FlipCrop(), Affine()], ids=["flip_crop", "affine"])
+def test_rows_are_varied_on_the_gpu_as_on_the_cpu(gpu: str, policy: Any) -> None:
+    images, targets = torch.rand(8, 3, 12, 12), torch.zeros(8)
+    here, there = (
+        policy({"image": images.to(device)}, targets, torch.Generator().manual_seed(1), 0.5)[0]["image"].cpu() for device in ("cpu", gpu)
+    )  # fmt: skip
+    assert torch.allclose(here, there, atol=1e-3)
+    assert not torch.equal(here, images)
 
 
 @pytest.mark.gpu
