@@ -31,10 +31,11 @@ from components.models.stitches import Base, Stitch, possible
 from components.store import write_atomically
 from components.training import ranks
 from components.training.batches import Rows, load_rows, seed_of
+from components.training.rows import BATCH_BYTES
 from components.training.tuning import Start
 from components.workspace import Workspace
 
-ROWS = 256  # by which adapters and running statistics are set
+ROWS, LEAST_ROWS = 256, 16  # by which adapters and running statistics are set; the fewer the larger they are
 JUDGED_ROWS, STEPS, STEP_ROWS, STEP_RATE = 1024, 60, 64, 5e-3
 # Of the training, in which the inherited stages rest: what is new learns to read them before it may change them.
 RESTING = 0.2
@@ -87,7 +88,9 @@ def start_of(stitch: Stitch, candidate: Candidate, dataset: DatasetVersion, seed
     new = _stitched(stitch, candidate)
     network = build_network(stitch.space, new, dataset, seed)
     lenders = {number: load_network(base.parent.model, base.parent.dataset) for number, base in enumerate(stitch.bases) if base.parent}
-    image = load_rows(dataset, "train", limit=ROWS, seed=seed).fields[dataset.inputs[0].name]
+    field = dataset.inputs[0]
+    count = max(LEAST_ROWS, min(ROWS, BATCH_BYTES // (4 * math.prod(field.shape))))
+    image = load_rows(dataset, "train", limit=count, seed=seed).fields[field.name]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(seed, "stitch"))
         inherited = lend(network, stitch.architecture, lenders, image)
@@ -153,8 +156,10 @@ def score(start: Start, rows: Rows, dataset: DatasetVersion, seed: int) -> float
             optimizer.zero_grad()
             _loss(network, rows, torch.randint(half, (STEP_ROWS,), generator=generator), dataset).backward()
             optimizer.step()
+    held_out = torch.arange(min(half, len(rows) - 1), len(rows))
     with torch.no_grad():
-        return -float(_loss(network.eval(), rows, torch.arange(min(half, len(rows) - 1), len(rows)), dataset))
+        network.eval()
+        return -sum(float(_loss(network, rows, part, dataset)) * len(part) for part in held_out.split(STEP_ROWS)) / len(held_out)
 
 
 def _loss(network: nn.Module, rows: Rows, index: Tensor, dataset: DatasetVersion) -> Tensor:
