@@ -17,6 +17,7 @@ from torch.nn.utils import parametrize
 
 from components.artifacts import Candidate, DatasetVersion
 from components.models.adoption import Adoption
+from components.models.order import parts_of
 from components.settings import number, whole
 from components.training.tuning import NEVER
 
@@ -49,16 +50,18 @@ def sides(weight: Tensor) -> tuple[int, int]:
 
 
 class LoRA:
-    """`rank` of the change, which is scaled by `alpha` / `rank` and learned at `rate` times the learning rate; `norms`: whether
-    normalisation is trained as well."""
+    """`rank` of the change, which is scaled by `alpha` / `rank` and learned at `rate` times the learning rate; `share` of the
+    blocks, from the input on, have none and stay as the parent's; `norms`: whether normalisation is trained as well."""
 
     keeps = False
 
-    def __init__(self, rank: int = 5, alpha: float = 5.0, rate: float = 4.0, norms: bool = True) -> None:
+    def __init__(self, rank: int = 6, alpha: float = 6.0, rate: float = 4.0, share: float = 0.5, norms: bool = True) -> None:
         self.rank, self.norms = whole("finetune.lora.rank", rank, 1), norms
         self.scale = number("finetune.lora.alpha", alpha, 0.0, above=True) / self.rank
 
         self.rate = number("finetune.lora.rate", rate, 0.0, 100.0, above=True)
+        self.share = number("finetune.lora.share", share, 0.0, 1.0)
+        self._resting: list[str] = []
 
     def changed(self, candidate: Candidate) -> Candidate:
         return candidate
@@ -67,7 +70,11 @@ class LoRA:
         trained = adoption.head | adoption.fresh
         for name, parameter in network.named_parameters():
             parameter.requires_grad_(name in trained)
+        blocks = [name for name, part in parts_of(network).items() if not any(p.requires_grad for p in part.parameters())]
+        self._resting = blocks[: round(self.share * len(blocks))]
         for name, module in list(network.named_modules()):
+            if any(f"{name}.".startswith(f"{block}.") for block in self._resting):
+                continue
             if isinstance(module, NORMS) and self.norms:
                 module.requires_grad_(True)
             elif isinstance(module, nn.Linear | nn.Conv2d) and f"{name}.weight" not in trained:
@@ -81,7 +88,8 @@ class LoRA:
             module.weight.requires_grad_(True)
 
     def joins(self, network: nn.Module) -> Mapping[str, float]:
-        return {} if self.norms else {name: NEVER for name, module in network.named_modules() if isinstance(module, NORMS)}
+        norms = () if self.norms else (name for name, module in network.named_modules() if isinstance(module, NORMS))
+        return dict.fromkeys((*self._resting, *norms), NEVER)
 
     def rates(self, network: nn.Module) -> Mapping[str, float]:
         return {name: self.rate for name, _ in network.named_parameters() if name.endswith((".down", ".up")) and self.rate != 1.0}
