@@ -31,6 +31,7 @@ from components.workspace import Workspace
 
 Outputs = NDArray[Any]
 SPACE = "components.models.fused.Fused"
+RESAMPLES = 100
 
 
 class Pool:
@@ -94,11 +95,25 @@ class Pool:
 
     def is_worth_it(self, outputs: Outputs, certainty: float) -> bool:
         """Whether several networks that give these answers are worth asking: no worse than the best single one in the
-        objective, and the rows' losses smaller by more than `certainty` standard errors. A few hits more may be luck."""
-        if metrics.is_better(self.objective, self.best_metrics[self.objective], self.score(outputs)[self.objective]):
+        objective, and that or the rows' losses better by more than `certainty` standard errors. A few hits more may be luck."""
+        ours, best = self.outputs(self.best), self.best_metrics[self.objective]
+        reached = metrics.compute(self.objective, outputs, self.targets)
+        if metrics.is_better(self.objective, best, reached):
             return False
-        saved_N = self._losses(self.outputs(self.best)) - self._losses(outputs)
-        return float(saved_N.mean()) > certainty * float(saved_N.std()) / max(1, len(saved_N)) ** 0.5
+        saved_N = self._losses(ours) - self._losses(outputs)
+        if float(saved_N.mean()) > certainty * float(saved_N.std()) / max(1, len(saved_N)) ** 0.5:
+            return True
+        return metrics.is_better(self.objective, reached, best) and abs(reached - best) > certainty * self._error(outputs, ours)
+
+    def _error(self, outputs: Outputs, others: Outputs) -> float:
+        """Standard error of how two answers differ in the objective: the deviation over resamples of the rows."""
+        random, count = np.random.default_rng(seed_of(self.work.seed, "resamples")), len(self.targets)
+        found = []
+        for _ in range(RESAMPLES):
+            rows = random.integers(0, count, count)
+            both = (metrics.compute(self.objective, side[rows], self.targets[rows]) for side in (outputs, others))
+            found.append(next(both) - next(both))
+        return float(np.nanstd(found))
 
     def _losses(self, outputs: Outputs) -> NDArray[np.float64]:
         """Of each row: nats, or the squared error."""

@@ -29,8 +29,8 @@ PATIENCE = 6
 
 class Ensemble:
     """At most `members` distinct models, in `rounds` additions; `bags` further selections see each model with the
-    probability `fraction`. The loss of the validation rows must fall by `certainty` standard errors: an ensemble takes as many
-    times longer to ask as it has members.
+    probability `fraction`. The objective or the loss of the validation rows must gain by `certainty` standard errors: an
+    ensemble takes as many times longer to ask as it has members.
     """
 
     def __init__(

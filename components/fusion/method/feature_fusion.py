@@ -21,8 +21,8 @@ HEADS = ("late", "attention")
 class FeatureFusion:
     """`head` late or attention over at most `members` models; `epochs` train the head alone, `together` all of it.
 
-    `learning_rate` is the head's share of the best model's own, with which the whole is trained a tenth as fast. The loss
-    of the validation rows must fall by `certainty` standard errors.
+    `learning_rate` is the head's share of the best model's own, with which the whole is trained a tenth as fast. The
+    objective or the loss of the validation rows must gain by `certainty` standard errors.
     """
 
     def __init__(

@@ -27,7 +27,7 @@ NEGLIGIBLE = 1e-3  # a share of the weights below which a model is left out
 
 class Stacking:
     """At most `members` models, by their own merit; `folds` parts of the validation rows judge each other; `penalty` draws
-    towards the plain mean. The loss of the rows that were held out must fall by `certainty` standard errors."""
+    towards the plain mean. The objective or the loss of rows that were held out must gain by `certainty` standard errors."""
 
     def __init__(self, *, members: int = 4, folds: int = 5, penalty: float = 1e-3, certainty: float = 1.0) -> None:
         self.members, self.folds = whole("fusion.members", members, 2), whole("fusion.folds", folds, 2)
