@@ -122,15 +122,14 @@ class Bench:
         """Spearman's correlation of scores with the test accuracy over all stitches."""
         from components.search.zero_cost import naswot
         from components.training.batches import load_rows
-        from components.training.stitching import JUDGED_ROWS, score, start_of, stitches_of
+        from components.training.stitching import JUDGED_ROWS, judged, start_of, stitches_of
 
         rows, child = load_rows(data, "train", limit=JUDGED_ROWS, seed=seed), _candidate(CHILD)
         table: list[dict[str, float]] = []
         for number, stitch in enumerate(stitches_of(child, [self.parent, self.ignorant], _config(1), data)):
             start = start_of(stitch, child, data, seed)
             found = {"naswot": naswot(start.network, [rows.fields["image"][:64]]), "inherited": float(start.facts["inherited"])}
-            found["score"] = score(start, rows, data, seed)
-            start = start_of(stitch, child, data, seed)
+            found["score"] = judged(stitch, child, rows, data, seed)
             name, epochs = f"every-{number}", self.arguments.epochs
             model = self._train(data, stitch.architecture, epochs, seed, name, space=stitch.space, start=start)
             table.append({**found, "test": _test(model, data)})

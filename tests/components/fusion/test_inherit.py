@@ -235,7 +235,7 @@ def test_two_parents_lend_to_one_child(few: DatasetVersion, parent: Parent, stit
     found = stitches_of(CHILD, [parent, Parent.of(stitched, few)], config(), few)
     bases = [tuple(choice.base for choice in stitch.choices) for stitch in found]
     assert len(found) == 3**3 - 1 - 2**3
-    assert len(found) == len({str(stitch.choices) for stitch in found})
+    assert len(found) == len({(str(stitch.choices), *(own.model.identity for own in stitch.parents)) for stitch in found})
     assert all(0 in row and any(row) for row in bases)
     assert any(len(stitch.parents) == 2 for stitch in found)
 
