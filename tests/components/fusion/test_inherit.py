@@ -216,12 +216,14 @@ def test_the_same_seed_gives_the_same_bits_and_a_kill_changes_nothing(few: Datas
         if event == "epoch" and fields["epoch"] == 3:
             raise Killed
 
+    two = sorted(size_of(stitch, CHILD, few) for stitch in stitches_of(CHILD, [parent], config(), few))[1]
+    how = config(constraint={"num_parameters": two})
     with pytest.raises(Killed):
-        inherit(few, POLICY, CHILD, [parent], config(), Workspace(out=tmp_path / "a", scratch=tmp_path / "s", emit=stop))
+        inherit(few, POLICY, CHILD, [parent], how, Workspace(out=tmp_path / "a", scratch=tmp_path / "s", emit=stop))
     seen: list[str] = []
     tell = lambda event, **fields: seen.append(event)  # noqa: E731
-    again = inherit(few, POLICY, CHILD, [parent], config(), Workspace(out=tmp_path / "a", scratch=tmp_path / "s", emit=tell))
-    whole = inherit(few, POLICY, CHILD, [parent], config(), Workspace(out=tmp_path / "b"))
+    again = inherit(few, POLICY, CHILD, [parent], how, Workspace(out=tmp_path / "a", scratch=tmp_path / "s", emit=tell))
+    whole = inherit(few, POLICY, CHILD, [parent], how, Workspace(out=tmp_path / "b"))
     assert "stitch" not in seen
     assert again.weights.sha256 == whole.weights.sha256
     assert again.identity == whole.identity
