@@ -8,8 +8,8 @@ ARGS ?=
 run: install  ## data to a promoted ONNX model; make run ARGS="dataset=csv dataset.path=F dataset.target=COL"
 	$(BIN)/athanor run $(ARGS)
 
-test: install lint  ## the default tests
-	$(BIN)/python -m pytest
+test: install lint  ## the default tests, two at once
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 test-all: install lint  ## the slow ones too
 	$(BIN)/python -m pytest -m "not gpu" --timeout 1800

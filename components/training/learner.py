@@ -496,7 +496,7 @@ def validate(network: nn.Module, dataset: DatasetVersion, rows: Rows, objective:
 @torch.no_grad()
 def predict(network: nn.Module, dataset: DatasetVersion, rows: Rows) -> np.ndarray:
     """Probabilities [N, K], or values [N] in the target's unit; the network must be in eval mode."""
-    parts, device = [], next(network.parameters()).device
+    parts, device = [], next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
     for fields, _ in rows.in_order(VALIDATION_BATCH):
         parts.append(network(*(fields[field.name].to(device) for field in dataset.inputs)))
     outputs = torch.cat(parts).cpu()

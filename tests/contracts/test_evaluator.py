@@ -243,7 +243,7 @@ def test_member_evaluates_tables(tmp_path: Path, name: str) -> None:
 )
 def test_broken_member_fails_the_contract(bench: Bench, name: str, rule: Rule) -> None:
     """An evaluator that breaks a rule is caught by it."""
-    with pytest.raises((AssertionError, KeyError)):
+    with pytest.raises((AssertionError, KeyError, UsageError)):
         rule(bench, {"_target_": f"{BROKEN}.{name}"})
 
 
