@@ -3,8 +3,8 @@
 The bare loop cuts batches out of tensors, steps AdamW and keeps each loss as a number, nothing more. `ours` is
 `components.training.fit` with all it does by default (schedule, averaged weights, clipped gradients, a check of every
 loss, checkpoints, a validation of few rows); `ours, bare` is the same without averaging and clipping. Stock Lightning has a
-`DataLoader` and `self.log`. They take turns, epoch groups in a shuffled order; the time of a step is the best of a turn's
-epochs but its first, and ratios are taken within a round, so that a machine which is busy now and then cancels out.
+`DataLoader` and `self.log`. They take turns in a shuffled order; the time of a step is the best of a turn's epochs but its first, by
+the clock of the thread that trains, and ratios are taken within a round, so that a machine which is busy or slow now and then cancels out.
 
 .venv/bin/python benchmarks/step.py [--rounds 9]            about 5 minutes of one core
 """
@@ -120,7 +120,7 @@ def _bare(case: Case, network: nn.Module, epochs: int) -> list[float]:
     seconds, losses = [], []
     network.train()
     for _ in range(epochs):
-        started = time.perf_counter()
+        started = time.thread_time()
         order = torch.randperm(len(targets))
         for step in range(case.steps()):
             index = order[step * case.batch : (step + 1) * case.batch]
@@ -129,7 +129,7 @@ def _bare(case: Case, network: nn.Module, epochs: int) -> list[float]:
             loss.backward()
             optimizer.step()
             losses.append(loss.item())
-        seconds.append(time.perf_counter() - started)
+        seconds.append(time.thread_time() - started)
     return seconds
 
 
@@ -138,7 +138,7 @@ def _ours(case: Case, network: nn.Module, epochs: int, training: dict[str, Any])
 
     def hear(event: str, **_: Any) -> None:
         if event == "epoch":
-            at.append(time.perf_counter())
+            at.append(time.thread_time())
 
     with tempfile.TemporaryDirectory() as scratch:
         fit(
@@ -168,7 +168,7 @@ class Stock(lightning.LightningModule):
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self.network, self.at = network, [time.perf_counter()]
+        self.network, self.at = network, [time.thread_time()]
 
     def training_step(self, batch: Any, batch_index: int) -> Any:
         *fields, targets = batch
@@ -177,7 +177,7 @@ class Stock(lightning.LightningModule):
         return loss
 
     def on_train_epoch_end(self) -> None:
-        self.at.append(time.perf_counter())
+        self.at.append(time.thread_time())
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return _optimizer(self.network)
