@@ -10,6 +10,8 @@ from torch import nn
 
 from components.artifacts import JSON, InputField
 
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm)
+
 
 def parts_of(network: nn.Module) -> dict[str, nn.Module]:
     """The parts that have parameters, by name, from the input on: what lies in a network's own rows of layers (blocks,
@@ -21,6 +23,13 @@ def parts_of(network: nn.Module) -> dict[str, nn.Module]:
         else:
             found[name] = child
     return {name: module for name, module in found.items() if any(True for _ in module.parameters())}
+
+
+def train_only(network: nn.Module, names: frozenset[str]) -> list[str]:
+    """Lets the named parameters alone take gradients; returns the parts, from the input on, that have none of them."""
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(name in names)
+    return [name for name, part in parts_of(network).items() if not any(p.requires_grad for p in part.parameters())]
 
 
 def head_of(space: Any, architecture: JSON, inputs: Sequence[InputField], num_outputs: int) -> frozenset[str]:

@@ -152,13 +152,16 @@ def fit(
         loss=_member("loss", hyperparameters, losses, dataset.task), train_targets=train.targets.cpu(),
         joins=joins, rates=rates,
     )  # fmt: skip
-    learner.facts = {
-        "dataset": dataset.digest, "rows": rows, "fold": list(fold or ()), "seed": seed, "epochs": epochs, "objective": objective,
-        **hyperparameters, **{f"training.{name}": value for name, value in training.items() if name not in PLACES},
-        "precision": numerics["precision"], "weights": {name: list(tensor.shape) for name, tensor in network.state_dict().items()},
-    }  # fmt: skip
+    asked = {"dataset": dataset.digest, "rows": rows, "fold": list(fold or ()), "seed": seed, "epochs": epochs, "objective": objective}
+    learner.facts = _facts({**asked, **hyperparameters, "precision": numerics["precision"]}, training, network)
     _run(learner, loader, epochs, scratch, numerics, devices)
     return _result(learner, loader, rest)
+
+
+def _facts(asked: JSON, training: JSON, network: nn.Module) -> JSON:
+    """What makes this training another one than those whose checkpoints it must not go on from."""
+    settings = {f"training.{name}": value for name, value in training.items() if name not in PLACES}
+    return {**asked, **settings, "weights": {name: list(tensor.shape) for name, tensor in network.state_dict().items()}}
 
 
 def _rows(dataset: DatasetVersion, limit: int | None, fold: tuple[int, int] | None, seed: int, where: JSON) -> tuple[Rows, Rows]:

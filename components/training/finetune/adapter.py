@@ -13,10 +13,9 @@ from components.artifacts import Candidate, DatasetVersion
 from components.models import adapters
 from components.models.adopted import ADAPTERS
 from components.models.adoption import Adoption
+from components.models.order import NORMS
 from components.settings import number, whole
 from components.training.tuning import NEVER
-
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm)
 
 
 class AdapterTuning:

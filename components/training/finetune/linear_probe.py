@@ -12,7 +12,7 @@ from torch import nn
 
 from components.artifacts import Candidate, DatasetVersion
 from components.models.adoption import Adoption
-from components.models.order import parts_of
+from components.models.order import train_only
 from components.settings import number
 from components.training.tuning import NEVER
 
@@ -30,12 +30,7 @@ class LinearProbe:
         return candidate
 
     def prepare(self, network: nn.Module, adoption: Adoption, dataset: DatasetVersion) -> nn.Module:
-        trained = adoption.head | adoption.fresh
-        for name, parameter in network.named_parameters():
-            parameter.requires_grad_(name in trained)
-        for name, part in parts_of(network).items():
-            if not any(parameter.requires_grad for parameter in part.parameters()):
-                self._joins[name] = NEVER
+        self._joins = dict.fromkeys(train_only(network, adoption.head | adoption.fresh), NEVER)
         return network
 
     def joins(self, network: nn.Module) -> Mapping[str, float]:

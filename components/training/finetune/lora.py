@@ -17,11 +17,9 @@ from torch.nn.utils import parametrize
 
 from components.artifacts import Candidate, DatasetVersion
 from components.models.adoption import Adoption
-from components.models.order import parts_of
+from components.models.order import NORMS, train_only
 from components.settings import number, whole
 from components.training.tuning import NEVER
-
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm)
 
 
 class LowRank(nn.Module):
@@ -68,9 +66,7 @@ class LoRA:
 
     def prepare(self, network: nn.Module, adoption: Adoption, dataset: DatasetVersion) -> nn.Module:
         trained = adoption.head | adoption.fresh
-        for name, parameter in network.named_parameters():
-            parameter.requires_grad_(name in trained)
-        blocks = [name for name, part in parts_of(network).items() if not any(p.requires_grad for p in part.parameters())]
+        blocks = train_only(network, trained)
         self._resting = blocks[: round(self.share * len(blocks))]
         for name, module in list(network.named_modules()):
             if any(f"{name}.".startswith(f"{block}.") for block in self._resting):
