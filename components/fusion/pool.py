@@ -142,11 +142,21 @@ class Pool:
     @functools.cached_property
     def best(self) -> TrainedModel:
         """The best single model on validation; the teacher, if none is strictly better."""
-        found = self.able[0]
-        for model in self.able[1:]:
-            if self.prefers(self.score(self.outputs(model)), self.score(self.outputs(found))):
-                found = model
-        return found
+        return self.ranked[0]
+
+    @functools.cached_property
+    def ranked(self) -> tuple[TrainedModel, ...]:
+        """Those that can be used, the best first; of equals the pool's order."""
+        scores = [self.score(self.outputs(model)) for model in self.able]
+        return tuple(self.able[place] for place in self.in_order(scores))
+
+    def in_order(self, scores: Sequence[dict[str, float]]) -> list[int]:
+        """The places of metrics, the best first; of equals the earlier one."""
+
+        def order(one: int, other: int) -> int:
+            return self.prefers(scores[other], scores[one]) - self.prefers(scores[one], scores[other])
+
+        return sorted(range(len(scores)), key=functools.cmp_to_key(order))
 
     @functools.cached_property
     def best_metrics(self) -> dict[str, float]:

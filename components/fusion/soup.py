@@ -7,7 +7,6 @@ Averaged weights make other features, so running statistics are taken anew from 
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,11 +47,7 @@ class Ingredient:
 def ingredients(pool: Pool, finetunes: int, epochs: int) -> list[Ingredient]:
     """What a soup can be made of, the best first; the teacher before what is no better."""
     found = [_ingredient(pool, pool.teacher, load_file(pool.teacher.weights.path)), *_aligned(pool), *_finetuned(pool, finetunes, epochs)]
-
-    def order(one: Ingredient, other: Ingredient) -> int:
-        return pool.prefers(other.metrics, one.metrics) - pool.prefers(one.metrics, other.metrics)
-
-    return sorted(found, key=functools.cmp_to_key(order))
+    return [found[place] for place in pool.in_order([one.metrics for one in found])]
 
 
 def _ingredient(pool: Pool, model: TrainedModel, state: Mapping[str, Tensor]) -> Ingredient:

@@ -35,7 +35,7 @@ class Stacking:
 
     def fuse(self, pool: Pool) -> TrainedModel:
         """Its metrics are those on the parts that were held out; the best single model where these are no better."""
-        models = _ranked(pool)[: self.members]
+        models = pool.ranked[: self.members]
         told = [_told(pool, model) for model in models]
         if len(models) < 2 or len(pool.targets) < 2 * self.folds:
             return pool.best
@@ -64,18 +64,6 @@ class Stacking:
         parts = [part[rows] for part in told]
         targets = pool.rows.targets.numpy()[rows]
         return _logistic(parts, targets, self.penalty) if pool.is_classifier else _linear(parts, targets)
-
-
-def _ranked(pool: Pool) -> list[TrainedModel]:
-    """The models that can be used, the best single one first."""
-    waiting, found = list(pool.able), []  # type: list[TrainedModel], list[TrainedModel]
-    while waiting:
-        best = waiting[0]
-        for model in waiting[1:]:
-            best = model if pool.prefers(pool.score(pool.outputs(model)), pool.score(pool.outputs(best))) else best
-        found.append(best)
-        waiting.remove(best)
-    return found
 
 
 def _told(pool: Pool, model: TrainedModel) -> Array:
