@@ -24,9 +24,8 @@ from typing import Any
 
 import numpy as np
 from adult import COLUMNS
-from inherit import _choice, _subset
-from measure import ROOT, machine
-from scipy.stats import t as student
+from inherit import _subset
+from measure import ROOT, choice, interval, machine
 
 TRAINS = ("uniform_soup", "greedy_soup", "feature_fusion")
 METHODS = ("none", "ensemble", "stacking", *TRAINS)
@@ -78,7 +77,7 @@ def _gain(dataset: Any, metric: str, pairs: list[tuple[Row, Row]]) -> str:
 
     gains = [row.test - none.test for row, none in pairs]
     mean, n = statistics.mean(gains), len(gains)
-    half = float(student.ppf(0.975, n - 1)) * statistics.stdev(gains) / n**0.5 if n > 1 else float("nan")
+    seeds = interval(gains)
     targets = np.asarray(load_target(dataset, "test"))
     drawn = [
         distributions((metric,), row.answers, targets, resamples=RESAMPLES)[metric]
@@ -86,7 +85,7 @@ def _gain(dataset: Any, metric: str, pairs: list[tuple[Row, Row]]) -> str:
         for row, none in pairs
     ]
     low, high = np.quantile(np.mean(drawn, axis=0), [0.025, 0.975])
-    over_seeds = f"[{mean - half:+.4f}, {mean + half:+.4f}]" if n > 1 else "[one seed]"
+    over_seeds = f"[{seeds[0]:+.4f}, {seeds[1]:+.4f}]" if n > 1 else "[one seed]"
     return f"{mean:+.4f} {over_seeds} / [{low:+.4f}, {high:+.4f}]"
 
 
@@ -123,7 +122,7 @@ def _fused(
     from components.training.batches import load_rows
     from components.training.learner import predict
 
-    node = _choice(f"fusion/{method}")
+    node = choice(f"fusion/{method}")
     if method == "feature_fusion":
         node["epochs"] = arguments.tuning
     elif method in TRAINS:
@@ -139,7 +138,7 @@ def _fused(
 
 
 def _fashion(arguments: argparse.Namespace, folder: Path) -> tuple[Any, dict[str, Any]]:
-    space = _choice("space/convnet") | {"widths": [int(width) for width in arguments.widths.split(",")]}
+    space = choice("space/convnet") | {"widths": [int(width) for width in arguments.widths.split(",")]}
     return _subset(arguments.data / "fashion-mnist", arguments.rows, folder / "data"), _config(arguments, space, "accuracy")
 
 
@@ -148,18 +147,18 @@ def _adult(arguments: argparse.Namespace, folder: Path) -> tuple[Any, dict[str, 
     from components.workspace import Workspace
 
     place = arguments.data / "adult"
-    reader = _choice("dataset/csv") | {
+    reader = choice("dataset/csv") | {
         "path": str(place / "adult-train.csv.gz"), "test_path": str(place / "adult-test.csv.gz"), "header": False,
         "columns": COLUMNS.split(","), "target": "income", "na_values": ["?"], "comment": "|",
     }  # fmt: skip
     dataset = version({"dataset": reader, "split": {"validation": 0.15, "test": 0.2}}, Workspace(out=folder / "data"))
-    return dataset, _config(arguments, _choice("space/mlp"), "auc")
+    return dataset, _config(arguments, choice("space/mlp"), "auc")
 
 
 def _config(arguments: argparse.Namespace, space: dict[str, Any], metric: str) -> dict[str, Any]:
     choices = {"strategy": "random", "scheduler": "none", "runner": "process", "evaluator": "train"}
-    return {name: _choice(f"{name}/{choice}") for name, choice in choices.items()} | {
-        "space": space, "optimizer": {"adamw": _choice("optimizer/adamw")}, "metrics": {"objective": metric},
+    return {name: choice(f"{name}/{member}") for name, member in choices.items()} | {
+        "space": space, "optimizer": {"adamw": choice("optimizer/adamw")}, "metrics": {"objective": metric},
         "training": {"memory_format": "channels_last", "precision": "fp32", "threads": 1},
         "search": {"trials": arguments.trials, "workers": 1, "epochs": arguments.epochs, "rows": None},
     }  # fmt: skip
@@ -168,7 +167,7 @@ def _config(arguments: argparse.Namespace, space: dict[str, Any], metric: str) -
 def _policy(dataset: Any) -> Any:
     from components.artifacts import AugmentationPolicy
 
-    return AugmentationPolicy(name="none", modality=dataset.modality, config=_choice("augmentation/none"))
+    return AugmentationPolicy(name="none", modality=dataset.modality, config=choice("augmentation/none"))
 
 
 def _arguments() -> argparse.Namespace:

@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
-from measure import ROOT, machine, spread
+from measure import ROOT, choice, machine, spread
 
 MORE = 2  # times the trials, as each is trained for fewer epochs; what goes beyond the same number of epochs does not count
 
@@ -63,12 +62,12 @@ def _search(dataset: Any, arguments: argparse.Namespace, seed: int, evaluator: s
     from components.search.search import search
     from components.workspace import Workspace
 
-    config = {name: _choice(f"{name}/{choice}") for name, choice in (("scheduler", "none"), ("runner", "process"))}
-    config |= {"space": _space(arguments), "strategy": _choice("strategy/evolution"), "evaluator": _choice(f"evaluator/{evaluator}")}
+    config = {name: choice(f"{name}/{member}") for name, member in (("scheduler", "none"), ("runner", "process"))}
+    config |= {"space": _space(arguments), "strategy": choice("strategy/evolution"), "evaluator": choice(f"evaluator/{evaluator}")}
     if evaluator == "train":
         config["evaluator"]["keep_weights"] = True
     config |= {
-        "optimizer": {"adamw": _choice("optimizer/adamw")}, "training": {"memory_format": "channels_last", "precision": "fp32"},
+        "optimizer": {"adamw": choice("optimizer/adamw")}, "training": {"memory_format": "channels_last", "precision": "fp32"},
         "metrics": {"objective": None}, "search": {"trials": trials, "workers": 1, "epochs": arguments.epochs, "rows": None},
     }  # fmt: skip
     place = home / f"{evaluator}-{seed}"
@@ -76,13 +75,7 @@ def _search(dataset: Any, arguments: argparse.Namespace, seed: int, evaluator: s
 
 
 def _space(arguments: argparse.Namespace) -> dict[str, Any]:
-    return _choice("space/convnet") | {"widths": [int(width) for width in arguments.widths.split(",")]}
-
-
-def _choice(name: str) -> dict[str, Any]:
-    node: dict[str, Any] = yaml.safe_load((ROOT / "conf" / f"{name}.yaml").read_text())
-    node.pop("defaults", None)
-    return node
+    return choice("space/convnet") | {"widths": [int(width) for width in arguments.widths.split(",")]}
 
 
 def _curve(result: Any) -> list[tuple[float, float]]:
@@ -114,7 +107,7 @@ def _subset(folder: Path, rows: int, out: Path) -> Any:
     from components.data.version import version
     from components.workspace import Workspace
 
-    config = {"dataset": {**_choice("dataset/idx"), "path": str(folder)}, "split": {"validation": 0.15, "test": 0.2}}
+    config = {"dataset": {**choice("dataset/idx"), "path": str(folder)}, "split": {"validation": 0.15, "test": 0.2}}
     dataset = version(config, Workspace(out=out))
     kept = {"train": rows, "validation": min(rows // 2, dataset.splits["validation"])}
     files = dict(dataset.files)
@@ -130,7 +123,7 @@ def _subset(folder: Path, rows: int, out: Path) -> Any:
 def _policy() -> Any:
     from components.artifacts import AugmentationPolicy
 
-    return AugmentationPolicy(name="none", modality="image", config=_choice("augmentation/none"))
+    return AugmentationPolicy(name="none", modality="image", config=choice("augmentation/none"))
 
 
 def _arguments() -> argparse.Namespace:

@@ -14,7 +14,6 @@ on the same seed. `--every` trains all stitches and tells how well the score ran
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import statistics
 import tempfile
@@ -24,9 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
-from measure import ROOT, machine
-from scipy.stats import spearmanr, t
+from measure import ROOT, choice, interval, machine
+from scipy.stats import spearmanr
 
 CLASSES = {"parent": (0, 1, 2, 3, 4), "child": (5, 6, 7, 8, 9)}
 PARENT_ROWS, PARENT_EPOCHS, VALIDATION = 20_000, 5, 1_000
@@ -182,26 +180,20 @@ def _candidate(architecture: dict[str, Any], batch_size: int = 64) -> Any:
 
 def _config(epochs: int) -> dict[str, Any]:
     training = {"epochs": epochs, "threads": 1, "memory_format": "channels_last", "precision": "fp32"}
-    return {"space": _choice("space/convnet"), "optimizer": {"adamw": _choice("optimizer/adamw")}, "training": training, "metrics": {}}
+    return {"space": choice("space/convnet"), "optimizer": {"adamw": choice("optimizer/adamw")}, "training": training, "metrics": {}}
 
 
 def _policy() -> Any:
     from components.artifacts import AugmentationPolicy
 
-    return AugmentationPolicy(name="none", modality="image", config=_choice("augmentation/none"))
-
-
-def _choice(name: str) -> dict[str, Any]:
-    node: dict[str, Any] = yaml.safe_load((ROOT / "conf" / f"{name}.yaml").read_text())
-    node.pop("defaults", None)
-    return node
+    return AugmentationPolicy(name="none", modality="image", config=choice("augmentation/none"))
 
 
 def _version(folder: Path, out: Path) -> Any:
     from components.data.version import version
     from components.workspace import Workspace
 
-    config = {"dataset": {**_choice("dataset/idx"), "path": str(folder)}, "split": {"validation": 0.15, "test": 0.2}}
+    config = {"dataset": {**choice("dataset/idx"), "path": str(folder)}, "split": {"validation": 0.15, "test": 0.2}}
     return version(config, Workspace(out=out))
 
 
@@ -239,8 +231,8 @@ def _interval(values: Sequence[float]) -> str:
     mean = statistics.mean(values)
     if len(values) < 2:
         return f"{mean:+.2f}"
-    half = float(t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
-    return f"{mean:+.2f} [{mean - half:+.2f}, {mean + half:+.2f}]"
+    low, high = interval(values)
+    return f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
 
 
 def _arguments() -> argparse.Namespace:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import statistics
@@ -93,6 +94,25 @@ def machine() -> str:
 
     versions = ", ".join(f"{name} {version}" for name, version in library_versions().items())
     return f"{cpu()}, {os.cpu_count()} cores, {platform.system()}; load {os.getloadavg()[0]:.1f}; {versions}"
+
+
+def choice(name: str) -> dict[str, Any]:
+    """A choice's node as `conf/<name>.yaml` has it, such as `space/convnet`."""
+    import yaml
+
+    node: dict[str, Any] = yaml.safe_load((ROOT / "conf" / f"{name}.yaml").read_text())
+    node.pop("defaults", None)
+    return node
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """95 % interval of the mean, by Student's t."""
+    from scipy.stats import t as student
+
+    mean, half = statistics.mean(values), 0.0
+    if len(values) > 1:
+        half = float(student.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
+    return mean - half, mean + half
 
 
 def data_folder(name: str) -> Path:

@@ -27,8 +27,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import optuna
 import yaml
-from measure import ROOT, machine
-from scipy.stats import t as student
+from measure import ROOT, interval, machine
 from tables import EDGES, LATENCIES, Cell, CellTable, cell_of, num_parameters, program
 
 from components.build import build
@@ -189,14 +188,6 @@ def cells(rows: Sequence[Sequence[float]]) -> list[str]:
     """Mean ± standard deviation [interval] for each number of evaluations."""
     return [f"{statistics.mean(column):.3f} ±{statistics.pstdev(column):.2f} [{low:.3f}, {high:.3f}]"
             for column in zip(*rows) for low, high in [interval(column)]]  # fmt: skip
-
-
-def interval(values: Sequence[float]) -> tuple[float, float]:
-    """95 % interval of the mean, by Student's t."""
-    mean, half = statistics.mean(values), 0.0
-    if len(values) > 1:
-        half = float(student.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
-    return mean - half, mean + half
 
 
 def print_differences(evaluations: Sequence[int], found: dict[str, list[list[float]]]) -> None:

@@ -31,8 +31,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import lightning
 import numpy as np
 import torch
-import yaml
-from measure import ROOT, machine
+from measure import ROOT, choice, machine
 from torch import nn
 from torch.nn import functional
 
@@ -142,8 +141,8 @@ def _ours(case: Case, network: nn.Module, epochs: int, training: dict[str, Any])
 
     with tempfile.TemporaryDirectory() as scratch:
         fit(
-            network, case.dataset, case.candidate.hyperparameters, policy=build(_node("augmentation/none")),
-            optimizers={"adamw": _node("optimizer/adamw")}, seed=0, epochs=epochs + 1, objective="accuracy", training=training,
+            network, case.dataset, case.candidate.hyperparameters, policy=build(choice("augmentation/none")),
+            optimizers={"adamw": choice("optimizer/adamw")}, seed=0, epochs=epochs + 1, objective="accuracy", training=training,
             scratch=Path(scratch), emit=hear,
         )  # fmt: skip
     return [after - before for before, after in itertools.pairwise(at)]
@@ -185,7 +184,7 @@ class Stock(lightning.LightningModule):
 
 def _optimizer(network: nn.Module) -> torch.optim.Optimizer:
     """Ours is AdamW as `conf/optimizer/adamw.yaml` has it, in one kernel: so that of the others."""
-    node = {name: value for name, value in _node("optimizer/adamw").items() if name not in ("_target_", "search")}
+    node = {name: value for name, value in choice("optimizer/adamw").items() if name not in ("_target_", "search")}
     return torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, **node)
 
 
@@ -196,10 +195,10 @@ def _cases(folder: Path, data: Path) -> list[Case]:
     from components.data.version import version
 
     split = {"split": {"validation": 0.15, "test": 0.2}}
-    digits = version({"dataset": _node("dataset/digits"), **split}, Workspace(out=folder / "digits"))
-    table = {**_node("dataset/csv"), "path": str(_digits_as_table(folder / "digits.csv")), "target": "digit"}
+    digits = version({"dataset": choice("dataset/digits"), **split}, Workspace(out=folder / "digits"))
+    table = {**choice("dataset/csv"), "path": str(_digits_as_table(folder / "digits.csv")), "target": "digit"}
     tabular = version({"dataset": table, **split}, Workspace(out=folder / "table"))
-    convnet, mlp = _node("space/convnet"), _node("space/mlp")
+    convnet, mlp = choice("space/convnet"), choice("space/mlp")
     flat = {"width": 34, "depth": 1, "members": 1, "activation": "relu", "numbers": "none"}
     digits, tabular = (_first(found, {"validation": VALIDATION_ROWS}) for found in (digits, tabular))
     found = [
@@ -207,7 +206,7 @@ def _cases(folder: Path, data: Path) -> list[Case]:
         Case("mlp, 64 numbers", tabular, _candidate("mlp", flat, 64), mlp, None),
     ]
     if (data / "fashion-mnist").is_dir():
-        source = {**_node("dataset/idx"), "path": str(data / "fashion-mnist")}
+        source = {**choice("dataset/idx"), "path": str(data / "fashion-mnist")}
         images = version({"dataset": source, **split}, Workspace(out=folder / "images"))
         small = _first(images, {"train": 10_240, "validation": VALIDATION_ROWS})
         found.insert(1, Case("convnet, 28x28", small, _candidate("convnet", _plain(24, [1, 2, 1]), 256), convnet, 1.05))
@@ -244,12 +243,6 @@ def _first(dataset: DatasetVersion, rows: dict[str, int]) -> DatasetVersion:
             np.save(path, np.load(file.path)[: rows[split]])
             files[name] = StoredFile.of(path)
     return dataset.replace(files=files, splits={**dataset.splits, **rows})
-
-
-def _node(name: str) -> dict[str, Any]:
-    node: dict[str, Any] = yaml.safe_load((ROOT / "conf" / f"{name}.yaml").read_text())
-    node.pop("defaults", None)
-    return node
 
 
 if __name__ == "__main__":

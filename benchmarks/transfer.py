@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import yaml
-from measure import ROOT, machine
+from measure import ROOT, choice, interval, machine
 
 CLASSES = {"parent": (0, 1, 2, 3, 4), "child": (5, 6, 7, 8, 9)}
 PARENT_ROWS, PARENT_EPOCHS, MOST_VALIDATION = 10_000, 4, 500
@@ -38,7 +38,6 @@ HOW = {
     "optimizer": "adamw", "learning_rate": 3e-3, "weight_decay": 1e-2, "batch_size": BATCH, "dropout": 0.1, "label_smoothing": 0.0,
     "augmentation_strength": 0.0,
 }  # fmt: skip
-T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}  # Student's, by the number of seeds
 
 
 def main() -> None:
@@ -66,7 +65,7 @@ class Bench:
     def __init__(self, arguments: argparse.Namespace, home: Path) -> None:
         self.arguments, self.home = arguments, home
         self.whole = _version(arguments.data, home / "data")
-        self.methods = {name: _choice(f"finetune/{name}") for name in arguments.methods}
+        self.methods = {name: choice(f"finetune/{name}") for name in arguments.methods}
         for word in arguments.set:
             name, _, value = word.partition("=")
             method, _, key = name.partition(".")
@@ -100,9 +99,9 @@ class Bench:
         from components.training.train import train
         from components.workspace import Workspace
 
-        config = {"space": _choice("space/convnet"), **config, "optimizer": {"adamw": _choice("optimizer/adamw")}, "metrics": {}}
+        config = {"space": choice("space/convnet"), **config, "optimizer": {"adamw": choice("optimizer/adamw")}, "metrics": {}}
         config["training"] = {"epochs": epochs, "threads": 1, "memory_format": "contiguous", "precision": "fp32"}
-        policy = AugmentationPolicy(name="none", modality="image", config=_choice("augmentation/none"))
+        policy = AugmentationPolicy(name="none", modality="image", config=choice("augmentation/none"))
         candidate = Candidate(space="convnet", architecture=ARCHITECTURE, hyperparameters=how)
         return train(data, policy, candidate, config, Workspace(out=out, seed=seed))
 
@@ -128,15 +127,15 @@ def _interval(ours: Sequence[float], theirs: Sequence[float]) -> str:
     differences = [100 * (one - other) for one, other in zip(ours, theirs, strict=True)]
     if len(differences) < 2:
         return f"{differences[0]:+.2f}"
-    mean, half = statistics.mean(differences), T_95[len(differences)] * statistics.stdev(differences) / math.sqrt(len(differences))
-    return f"{mean:+.2f} [{mean - half:+.2f}, {mean + half:+.2f}]"
+    low, high = interval(differences)
+    return f"{statistics.mean(differences):+.2f} [{low:+.2f}, {high:+.2f}]"
 
 
 def _version(folder: Path, out: Path) -> Any:
     from components.data.version import version
     from components.workspace import Workspace
 
-    config = {"dataset": {**_choice("dataset/idx"), "path": str(folder)}, "split": {"validation": 0.15, "test": 0.2}}
+    config = {"dataset": {**choice("dataset/idx"), "path": str(folder)}, "split": {"validation": 0.15, "test": 0.2}}
     return version(config, Workspace(out=out))
 
 
@@ -166,12 +165,6 @@ def _subset(whole: Any, classes: Sequence[int], rows: int, out: Path, seed: int)
         name=f"fashion-{classes[0]}-{classes[-1]}", digest=f"{whole.digest[:32]}-{classes[0]}-{rows}-{seed}", inputs=(field,), files=files,
         classes=tuple(whole.classes[label] for label in classes), splits={s: len(arrays[f"{s}/target"]) for s in sizes},
     )  # fmt: skip
-
-
-def _choice(name: str) -> dict[str, Any]:
-    node: dict[str, Any] = yaml.safe_load((ROOT / "conf" / f"{name}.yaml").read_text())
-    node.pop("defaults", None)
-    return node
 
 
 def _arguments() -> argparse.Namespace:
