@@ -3,22 +3,23 @@
 The bare loop cuts batches out of tensors, steps AdamW and keeps each loss as a number, nothing more. `ours` is
 `components.training.fit` with all it does by default (schedule, averaged weights, clipped gradients, a check of every
 loss, checkpoints, a validation of few rows); `ours, bare` is the same without averaging and clipping. Stock Lightning has a
-`DataLoader` and `self.log`. They take turns in a shuffled order; the time of a step is the best of a turn's epochs but its first, by
-the clock of the thread that trains, and ratios are taken within a round, so that a machine which is busy or slow now and then cancels out.
+`DataLoader` and `self.log`. Each runs in a thread of its own and
+they take turns, an epoch each in a shuffled order, one running at a time: time is that of the thread's own clock and
+ratios are taken within a round, so that a machine which is busy or slow now and then cancels out.
 
-.venv/bin/python benchmarks/step.py [--rounds 9]            about 5 minutes of one core
+.venv/bin/python benchmarks/step.py [--seconds 120]            about 6 minutes of one core
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
-import itertools
 import logging
 import os
 import random
 import statistics
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -43,9 +44,8 @@ from components.training.fit import fit
 from components.workspace import Workspace
 
 LEARNING_RATE, WEIGHT_DECAY = 1e-3, 1e-2
-SECONDS = 1.5  # of a turn, about
 VALIDATION_ROWS = 32  # so few that the steps are measured and not what it costs to judge them
-Turn = Callable[[nn.Module, int], list[float]]
+LOOPS = ("bare loop", "ours", "ours, bare", "stock Lightning")
 
 
 @dataclass(frozen=True)
@@ -68,58 +68,96 @@ class Case:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--seconds", type=float, default=120.0, help="of a case, about")
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("ATHANOR_DATA") or ROOT.parent / "shared" / "data"))
     options = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    print(f"{machine()}\nn={options.rounds} rounds; median ratio of a step's time to the bare loop's, with its quartiles\n", flush=True)
+    print(f"{machine()}\nmedian ratio of a step's time to the bare loop's in the same round, with its quartiles\n", flush=True)
     with tempfile.TemporaryDirectory(prefix="athanor-step-") as folder:
         for case in _cases(Path(folder), options.data):
-            _measure(case, options.rounds)
+            _measure(case, options.seconds)
 
 
-def _measure(case: Case, rounds: int) -> None:
+def _measure(case: Case, seconds: float) -> None:
     network = build_network(case.space, case.candidate, case.dataset, seed=0)
-    turns: dict[str, Turn] = {
-        "bare loop": lambda net, epochs: _bare(case, net, epochs),
-        "ours": lambda net, epochs: _ours(case, net, epochs, {}),
-        "ours, bare": lambda net, epochs: _ours(case, net, epochs, {"ema": 0.0, "clip": 0.0}),
-        "stock Lightning": lambda net, epochs: _stock(case, net, epochs),
+    rounds = max(8, round(seconds / len(LOOPS) / _seconds_of_an_epoch(case, network)))
+    turns = Turns(LOOPS)
+    loops: dict[str, Callable[[], None]] = {
+        "bare loop": lambda: _bare(case, copy.deepcopy(network), rounds, turns.pause),
+        "ours": lambda: _ours(case, copy.deepcopy(network), rounds, {}, turns.pause),
+        "ours, bare": lambda: _ours(case, copy.deepcopy(network), rounds, {"ema": 0.0, "clip": 0.0}, turns.pause),
+        "stock Lightning": lambda: _stock(case, copy.deepcopy(network), rounds, turns.pause),
     }
-    epochs = _epochs(case, network)
-    found: dict[str, list[float]] = {name: [] for name in turns}
-    for number in range(rounds):
-        order = list(turns)
-        random.Random(number).shuffle(order)
-        for name in order:
-            found[name].append(min(turns[name](copy.deepcopy(network), epochs)[1:]) / case.steps())
-    print(f"{case.name}: {num_parameters(network)} parameters, batch {case.batch}, {case.steps()} steps an epoch"
+    found = turns.run(loops, rounds)
+    print(f"{case.name}: {num_parameters(network)} parameters, batch {case.batch}, {case.steps()} steps an epoch, n={rounds - 1} rounds"
           + (f"; bar {case.bar}" if case.bar else ""))  # fmt: skip
-    for name, seconds in found.items():
-        ratios = sorted(one / bare for one, bare in zip(seconds, found["bare loop"]))
-        low, *_, high = statistics.quantiles(ratios, n=4) if len(ratios) > 2 else ratios
-        print(f"  {name:<16} {1e3 * min(seconds):7.3f} ms   {statistics.median(ratios):.3f} ({low:.3f} to {high:.3f})", flush=True)
+    for name, epochs in found.items():
+        ratios = [one / bare for one, bare in zip(epochs, found["bare loop"])]
+        low, middle, high = statistics.quantiles(ratios, n=4)
+        print(f"  {name:<16} {1e3 * statistics.median(epochs) / case.steps():7.3f} ms   {middle:.3f} ({low:.3f} to {high:.3f})", flush=True)
     print()
 
 
-def _epochs(case: Case, network: nn.Module) -> int:
-    """As many as take some seconds, at least three."""
-    return max(3, round(SECONDS / (min(_bare(case, copy.deepcopy(network), 2)) or 1e-9)))
+class Turns:
+    """Loops in threads of which one runs at a time: each does an epoch, then waits for its next turn."""
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self._go = {name: threading.Semaphore(0) for name in names}
+        self._back, self._failures = threading.Semaphore(0), list[BaseException]()
+        self._seconds: dict[str, list[float]] = {name: [] for name in names}
+        self._since: dict[str, float] = {}
+
+    def run(self, loops: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
+        """The seconds of the epochs of each but the first, in which things are built."""
+        threads = [threading.Thread(target=self._keep, args=pair, name=pair[0], daemon=True) for pair in loops.items()]
+        for thread in threads:
+            thread.start()
+        for number in range(rounds):
+            order = list(loops)
+            random.Random(number).shuffle(order)
+            for name in order:
+                self._go[name].release()
+                self._back.acquire()
+                if self._failures:
+                    raise self._failures[0]
+        return {name: seconds[1:] for name, seconds in self._seconds.items()}
+
+    def _keep(self, name: str, loop: Callable[[], None]) -> None:
+        self._go[name].acquire()
+        self._since[name] = time.thread_time()
+        try:
+            loop()
+        except BaseException as error:
+            self._failures.append(error)
+            self._back.release()
+
+    def pause(self) -> None:
+        """Called by a loop at the end of an epoch."""
+        name = threading.current_thread().name
+        self._seconds[name].append(time.thread_time() - self._since[name])
+        self._back.release()
+        self._go[name].acquire()
+        self._since[name] = time.thread_time()
 
 
-# ---- the loops: each gives the seconds of its epochs ----
+def _seconds_of_an_epoch(case: Case, network: nn.Module) -> float:
+    at = [time.thread_time()]
+    _bare(case, copy.deepcopy(network), 2, lambda: at.append(time.thread_time()))
+    return at[2] - at[1]
 
 
-def _bare(case: Case, network: nn.Module, epochs: int) -> list[float]:
+# ---- the loops: each calls `pause` when an epoch ends ----
+
+
+def _bare(case: Case, network: nn.Module, epochs: int, pause: Callable[[], None]) -> None:
     rows = load_rows(case.dataset, "train")
     fields, targets = [rows.fields[field.name] for field in case.dataset.inputs], rows.targets
     optimizer = _optimizer(network)
-    seconds, losses = [], []
+    losses = []
     network.train()
     for _ in range(epochs):
-        started = time.thread_time()
         order = torch.randperm(len(targets))
         for step in range(case.steps()):
             index = order[step * case.batch : (step + 1) * case.batch]
@@ -128,46 +166,41 @@ def _bare(case: Case, network: nn.Module, epochs: int) -> list[float]:
             loss.backward()
             optimizer.step()
             losses.append(loss.item())
-        seconds.append(time.thread_time() - started)
-    return seconds
+        pause()
 
 
-def _ours(case: Case, network: nn.Module, epochs: int, training: dict[str, Any]) -> list[float]:
-    at: list[float] = []
-
+def _ours(case: Case, network: nn.Module, epochs: int, training: dict[str, Any], pause: Callable[[], None]) -> None:
     def hear(event: str, **_: Any) -> None:
         if event == "epoch":
-            at.append(time.thread_time())
+            pause()
 
     with tempfile.TemporaryDirectory() as scratch:
         fit(
             network, case.dataset, case.candidate.hyperparameters, policy=build(choice("augmentation/none")),
-            optimizers={"adamw": choice("optimizer/adamw")}, seed=0, epochs=epochs + 1, objective="accuracy", training=training,
+            optimizers={"adamw": choice("optimizer/adamw")}, seed=0, epochs=epochs, objective="accuracy", training=training,
             scratch=Path(scratch), emit=hear,
         )  # fmt: skip
-    return [after - before for before, after in itertools.pairwise(at)]
 
 
-def _stock(case: Case, network: nn.Module, epochs: int) -> list[float]:
+def _stock(case: Case, network: nn.Module, epochs: int, pause: Callable[[], None]) -> None:
     rows = load_rows(case.dataset, "train")
     data = torch.utils.data.TensorDataset(*(rows.fields[field.name] for field in case.dataset.inputs), rows.targets)
     loader = torch.utils.data.DataLoader(data, batch_size=case.batch, shuffle=True, drop_last=True)
-    module = Stock(network)
+    module = Stock(network, pause)
     with tempfile.TemporaryDirectory() as folder:
         trainer = lightning.Trainer(
             max_epochs=epochs, accelerator="cpu", devices=1, enable_progress_bar=False, enable_model_summary=False,
             default_root_dir=folder, logger=lightning.pytorch.loggers.CSVLogger(folder),
         )  # fmt: skip
         trainer.fit(module, loader)
-    return [after - before for before, after in itertools.pairwise(module.at)]
 
 
 class Stock(lightning.LightningModule):
     """What Lightning's own guide shows."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, pause: Callable[[], None]) -> None:
         super().__init__()
-        self.network, self.at = network, [time.thread_time()]
+        self.network, self.pause = network, pause
 
     def training_step(self, batch: Any, batch_index: int) -> Any:
         *fields, targets = batch
@@ -176,7 +209,7 @@ class Stock(lightning.LightningModule):
         return loss
 
     def on_train_epoch_end(self) -> None:
-        self.at.append(time.thread_time())
+        self.pause()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return _optimizer(self.network)

@@ -41,6 +41,7 @@ from components.training.searched import fitting, settled
 # An epoch shorter than this shares its checkpoint with the next: a kill loses at most this much and one epoch.
 CHECKPOINT_SECONDS = 1.0
 WITHIN_SECONDS = 15.0  # between checkpoints within a longer epoch
+CHECKPOINT_SHARE = 0.01  # of the time: the most that checkpoints may take, but for the last
 GPU_SHARE = 0.25  # of a GPU's free memory: the most that a split's rows take of it
 # What Lightning calls them; fp64 is never chosen, proofs ask for it.
 PRECISION_OF: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp64": "64-true"}
@@ -268,7 +269,7 @@ class SaveCheckpoints(Checkpoint):
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self._saved_at = path, 0.0
+        self.path, self._saved_at, self._cost = path, 0.0, 0.0
         path.parent.mkdir(parents=True, exist_ok=True)
 
     def on_train_start(self, trainer: lightning.Trainer, learner: lightning.LightningModule) -> None:
@@ -280,11 +281,12 @@ class SaveCheckpoints(Checkpoint):
         self._save_if(learner, 0.0 if learner.progress.is_over else CHECKPOINT_SECONDS)
 
     def _save_if(self, learner: Learner, seconds: float) -> None:
-        """Saves, if the last checkpoint is at least so old."""
+        """Saves, if the last checkpoint is at least so old and what saving costs is small beside that; always if `seconds` is 0."""
         now, stops = learner.progress.session_seconds, learner.clock.is_asked_to_stop
-        if stops or now - self._saved_at >= seconds:
+        if stops or not seconds or now - self._saved_at >= max(seconds, self._cost / CHECKPOINT_SHARE):
             learner.trainer.save_checkpoint(self.path)
-            self._saved_at = now
+            self._saved_at = learner.progress.session_seconds
+            self._cost = self._saved_at - now
         if stops:
             processes.leave()
 

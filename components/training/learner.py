@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import lightning
@@ -22,7 +22,7 @@ from components import metrics
 from components.artifacts import JSON, DatasetVersion
 from components.errors import UsageError
 from components.training import memory, ranks
-from components.training.batches import Rows, seed_of
+from components.training.batches import Batch, Rows, seed_of
 from components.training.failure import DivergedError, cause_of
 from components.training.interface import Loss, Schedule
 from components.training.joining import Joining
@@ -140,21 +140,45 @@ class Learner(lightning.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         seed = seed_of(self.seed, "epoch", self.current_epoch)
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed takes note of its caller for every kind of device: 0.5 ms
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
         self._generator = torch.Generator().manual_seed(seed)
         self._losses.clear()
 
-    def training_step(self, batch: tuple[dict[str, Tensor], Tensor], batch_index: int) -> None:
+    def training_step(self, dataloader_iter: Iterator[tuple[Batch, int, int]]) -> None:
+        """The epoch's steps, one after another: what Lightning does around each is dearer than a small network's step.
+        Devices that exchange gradients and types that are cast need it, so there it is one step."""
+        for batch, _, _ in dataloader_iter:
+            self._step(*self._at_hand(batch))
+            self._after_step(len(batch[1]))
+            if self.trainer.should_stop or not self._is_alone():
+                break
+
+    def _is_alone(self) -> bool:
+        """Whether a step concerns this process and plain types only: what Lightning does around it is for others."""
+        return ranks.own().size == 1 and self.trainer.precision != "bf16-mixed"
+
+    def _at_hand(self, batch: Batch) -> Batch:
+        """The batch on this device, its numbers in the type of the weights."""
+        kind = torch.get_default_dtype()
+        fields, targets = batch
+
+        def moved(values: Tensor) -> Tensor:
+            return values.to(self.device, kind if values.dtype == torch.uint8 or values.is_floating_point() else None)
+
+        return {name: moved(values) for name, values in fields.items()}, moved(targets)
+
+    def _step(self, fields: dict[str, Tensor], targets: Tensor) -> None:
         """One step of the optimizer: a whole batch, of which this rank takes its rows, in as many parts as memory asks for."""
         self.clock.tick()
         self._follow_schedule(self.progress.value)
         self._joining.follow(self.progress.value)
-        fields, targets = batch
-        fields, targets = self.policy(self._as_floats(fields), targets, self._generator, self.strength)
+        fields, targets = self.policy(fields, targets, self._generator, self.strength)
         inputs = [fields[field.name] for field in self.dataset.inputs]
         loss = self._gradient(inputs, targets)
         if not math.isfinite(loss.item()):
-            where = f"epoch {self.current_epoch + 1}, step {batch_index + 1}"
+            where = f"epoch {self.current_epoch + 1}, step {self._batches + 1}"
             raise DivergedError(f"training loss became {loss.item()} in {where}; {self._likely_cause(inputs)}")
         self._losses.append(loss)
         if self.l1:
@@ -163,6 +187,17 @@ class Learner(lightning.LightningModule):
         if self.clip:
             clip_gradient(self._trained, self.clip)
         self.trainer.optimizers[0].step()
+
+    def _after_step(self, rows: int) -> None:
+        self._batches += 1
+        self.progress.steps += 1
+        self._average.step(self.progress.steps)
+        if not self.history and self.progress.seconds is not None:
+            self._expect_validation(rows)
+        if self.progress.is_over:
+            self.trainer.should_stop = True
+        if not self.trainer.should_stop and self._batches < self.trainer.num_training_batches:
+            self.after_step()
 
     def _gradient(self, inputs: list[Tensor], targets: Tensor) -> Tensor:
         """Leaves the gradient of the batch's mean loss at the weights and returns this rank's share of that loss. Where
@@ -209,8 +244,8 @@ class Learner(lightning.LightningModule):
 
     def _backward(self, loss: Tensor, *, is_last: bool) -> None:
         """Devices exchange gradients once a step, with its last part."""
-        if ranks.own().size == 1 and self.trainer.precision != "bf16-mixed":
-            loss.backward()  # what Lightning does around it is for several devices
+        if self._is_alone():
+            loss.backward()
             return
         held_back = getattr(self.trainer.strategy, "block_backward_sync", None)
         with contextlib.nullcontext() if is_last or held_back is None else held_back():
@@ -262,10 +297,6 @@ class Learner(lightning.LightningModule):
             return f"weights are no longer finite: learning_rate {self.learning_rate:g} is likely too large"
         return f"the outputs overflow: learning_rate {self.learning_rate:g} is likely too large"
 
-    def _as_floats(self, fields: dict[str, Tensor]) -> dict[str, Tensor]:
-        kind = torch.get_default_dtype()
-        return {name: values.to(kind) if values.dtype == torch.uint8 else values for name, values in fields.items()}
-
     def _loss(self, inputs: list[Tensor], targets: Tensor, hard_share: float = 1.0) -> Tensor:
         """The mean loss; `hard_share` multiplies that against the targets."""
         every_member = self._members_outputs
@@ -282,17 +313,6 @@ class Learner(lightning.LightningModule):
 
     def _hard_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return self.loss(outputs, targets, weights_K=self._weights[0], label_smoothing=self.label_smoothing)
-
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_index: int) -> None:
-        self.progress.steps += 1
-        self._average.step(self.progress.steps)
-        if not self.history and self.progress.seconds is not None:
-            self._expect_validation(len(batch[1]))
-        if self.progress.is_over:
-            self.trainer.should_stop = True
-        self._batches = batch_index + 1
-        if not self.trainer.should_stop and self._batches < self.trainer.num_training_batches:
-            self.after_step()
 
     def _expect_validation(self, batch_rows: int) -> None:
         """Keeps time for the first validation pass before one has been measured: a forward pass is a third of a step."""
@@ -400,6 +420,8 @@ def clip_gradient(parameters: Sequence[nn.Parameter], most: float) -> None:
     """Scales the gradient down to the norm `most`; of a network in shards it is the norm over all of them."""
     norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
     norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+    if norm.device.type == "cpu" and bool(norm < most):
+        return  # elsewhere looking at it would wait for the device
     nn.utils.clip_grads_with_norm_(parameters, most, norm)
 
 
