@@ -30,7 +30,7 @@ def judge(config: Config, dataset: DatasetVersion | None) -> None:
     from flows.table import STAGES
 
     budget_of(config, Timings(home() / "timings.json"))
+    build(config.values["fusion"])
     parents.judge(config.values, dataset)
     require(build(config.values["trainer"]))
-    build(config.values["fusion"])
     preview(config.section((*STAGES["search"].reads, "plugins")), dataset)

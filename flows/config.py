@@ -16,7 +16,7 @@ from typing import Any
 
 from components.artifacts import JSON, digest_of
 from components.budget import seconds_of
-from components.build import expose_plugins
+from components.build import build, expose_plugins
 from components.errors import UnknownNameError, UsageError
 from components.home import home
 from components.training.searched import mistakes
@@ -282,6 +282,7 @@ def _judge(found: JSON) -> None:
             problems.append(f"{name} must be {rule}, got {value!r}")
     problems += mistakes(values["training"])
     problems += _parent_problems(values)
+    problems += _soup_problems(values)
     problems += _member_problems(values)
     problems += _duration_problems(values)
     if values["search"]["workers"] != "auto" and not _is_count(values["search"]["workers"]):
@@ -305,6 +306,17 @@ def _parent_problems(values: JSON) -> list[str]:
     if values.get("parent") is None:
         return ["inherit=stages takes stages of a parent's; add parent=run:ID, for one"] if values.get("inherit") == "stages" else []
     return [found] if (found := problem(values["parent"])) else []
+
+
+def _soup_problems(values: JSON) -> list[str]:
+    from flows.parents import members_of, problem
+
+    fusion = values.get("fusion") or {}
+    if "members" in fusion and not isinstance(fusion["members"], int):  # which are of an ensemble
+        if isinstance(fusion["members"], str):
+            return [f"fusion.members must be a list, got {fusion['members']!r}; write [{fusion['members']}]"]
+        build(fusion)
+    return [found for name in members_of(values) if (found := problem(name, "a name in fusion.members"))]
 
 
 def _is_count(value: Any) -> bool:

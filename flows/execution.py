@@ -62,6 +62,8 @@ def _decided(stage: Stage, section: JSON) -> JSON:
     decided = drop(section, (*stage.ignores, *stage.extent))
     if decided.get("parent"):
         decided["parent"] = Parent.from_json(decided["parent"]).identity
+    if decided.get("joining"):
+        decided["joining"] = [Parent.from_json(record).identity for record in decided["joining"]]
     return decided
 
 

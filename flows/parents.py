@@ -18,17 +18,20 @@ from typing import Any
 from components.artifacts import JSON, DatasetVersion, TrainedModel
 from components.build import build
 from components.errors import UsageError
-from components.models.parent import Parent, adopting, require_intact, require_kin, unpack
+from components.models.parent import Parent, adopting, require_alike, require_intact, require_kin, same_answers, unpack
 from components.store import write_atomically
 
 KINDS = ("run:", "file:", "mlflow:models:/")
-KEPT = "parent.json"  # in a run's folder
+KEPT = "parents.json"  # in a run's folder: what each name stood for
 
 
 def adopted(section: JSON, folder: Path | None, stage: str) -> JSON:
     """A stage's section with the parent's record for its name and the parent's architecture for its space, where it reads
     of a parent and there is one; `folder` is that of the run. With `inherit=stages` the space stays, and only the full
-    training knows of the parent."""
+    training knows of the parent. The names of models that join a soup give way to their records, in `joining`."""
+    if names := members_of(section):
+        records = [find(name, folder).to_json() for name in names]
+        section = {**section, "fusion": {**section["fusion"], "members": []}, "joining": records}
     if not section.get("parent") or not isinstance(section["parent"], str):
         return section
     if section.get("inherit", "none") == "none":
@@ -42,25 +45,29 @@ def find(reference: str, folder: Path | None) -> Parent:
     """The parent that a run uses under this name: what it found before, else what is found now and kept in `folder`.
 
     Raises `UsageError` for a name that leads nowhere, `DataError` for what cannot be used."""
-    kept = _kept(folder / KEPT, reference) if folder else None
-    if kept is not None:
-        return kept
+    kept = _kept(folder / KEPT) if folder else {}
+    if reference in kept:
+        parent = Parent.from_json(kept[reference])
+        require_intact(parent)
+        return parent
     found = resolve(reference)
     if folder:
-        write_atomically(folder / KEPT, json.dumps({"reference": reference, "parent": found.to_json()}))
+        write_atomically(folder / KEPT, json.dumps({**kept, reference: found.to_json()}))
     return found
 
 
-def _kept(file: Path, reference: str) -> Parent | None:
+def _kept(file: Path) -> JSON:
     try:
-        note = json.loads(file.read_text())
+        found: JSON = json.loads(file.read_text())
     except (OSError, ValueError):
-        return None
-    if note.get("reference") != reference:
-        return None
-    parent = Parent.from_json(note["parent"])
-    require_intact(parent)
-    return parent
+        return {}
+    return found
+
+
+def members_of(values: JSON) -> list[str]:
+    """The names of the models that the user wants in a soup."""
+    members = (values.get("fusion") or {}).get("members")
+    return list(members) if isinstance(members, list | tuple) else []
 
 
 def resolve(reference: str) -> Parent:
@@ -79,11 +86,11 @@ def resolve(reference: str) -> Parent:
     return parent
 
 
-def problem(reference: Any) -> str | None:
-    """What is wrong with a parent's name, in a sentence."""
+def problem(reference: Any, setting: str = "parent") -> str | None:
+    """What is wrong with a name, in a sentence."""
     ways = "run:ID, file:PATH, mlflow:models:/NAME@ALIAS or mlflow:models:/NAME/VERSION"
     if not isinstance(reference, str) or not any(reference.startswith(kind) and len(reference) > len(kind) for kind in KINDS):
-        return f"parent must be {ways}, got {reference!r}"
+        return f"{setting} must be {ways}, got {reference!r}"
     return None
 
 
@@ -103,7 +110,8 @@ def of_run(name: str, reference: str) -> Parent:
 
 
 def judge(values: JSON, dataset: DatasetVersion | None) -> None:
-    """What can be said of a parent and its fine-tuning before a run begins. Raises `UsageError`."""
+    """What can be said of a parent, its fine-tuning and a soup's members before a run begins. Raises `UsageError`."""
+    judge_members(values, dataset)
     if not values.get("parent"):
         if (methods := sorted(values["finetune"])) != ["full"]:
             raise UsageError(f"finetune={','.join(methods)} says how a parent's weights are trained on; add parent=run:ID, for one")
@@ -133,3 +141,21 @@ def judge_inheritance(values: JSON, dataset: DatasetVersion | None) -> None:
         raise UsageError(f"inherit=stages takes stages of one network, {several}; name a run with fusion=none")
     if dataset is not None:
         require_kin(parent, dataset)
+
+
+def judge_members(values: JSON, dataset: DatasetVersion | None) -> None:
+    """Whether the networks that are to join a soup can: they are of the parent's architecture, which is the teacher's.
+    Raises `UsageError`."""
+    if not (names := members_of(values)):
+        return
+    if not values.get("parent") or values["inherit"] != "none":
+        with_it = "with inherit=stages" if values.get("parent") else "without a parent"
+        raise UsageError(
+            f"fusion.members are averaged with the teacher, whose architecture the search chooses {with_it}; "
+            f"take parent={names[0]} and inherit=none: then it is theirs"
+        )
+    parent, members = resolve(values["parent"]), [resolve(name) for name in names]
+    for member in members:
+        require_alike(parent if dataset is None or same_answers(parent, dataset) else members[0], member)
+        if dataset is not None:
+            require_kin(member, dataset)

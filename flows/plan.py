@@ -13,7 +13,7 @@ from components.home import home
 from components.store import KeyParts, Store, read_record
 from flows.config import Config
 from flows.execution import find, key_parts
-from flows.parents import adopted
+from flows.parents import adopted, members_of
 from flows.run import Timings, changed_parts, last_parts, unfinished, why_it_runs
 from flows.table import STAGES, Stage, arguments
 
@@ -66,7 +66,7 @@ def _follower(stage: Stage, config: Config, sources: SourceCache, missing: list[
 
 def _section(stage: Stage, config: Config) -> JSON:
     section = config.section(stage.reads)
-    return adopted(section, unfinished(config), stage.name) if section.get("parent") else section
+    return adopted(section, unfinished(config), stage.name) if section.get("parent") or members_of(section) else section
 
 
 def _parts(stage: Stage, inputs: tuple[Any, ...] | None, section: JSON, config: Config, sources: SourceCache) -> KeyParts:

@@ -37,6 +37,7 @@ from components.training.extent import full_epochs
 from components.workspace import Workspace
 from flows.config import Config, load
 from flows.execution import Outcome, call_verb, key_parts, load_verb, with_extent
+from flows.parents import find, members_of
 from flows.table import STAGES, Stage, drop
 
 TAIL = ("export", "quantize", "evaluate", "register", "promote")
@@ -193,12 +194,11 @@ class Run:
             "git": git_revision(), "code": dict(sorted(code.items())), "versions": library_versions(),
             "stages": {name: KeyParts(**parts).key for name, parts in keys.items() if parts},
             "models": models_of(self._networks(keys)), "networks": list(self._networks(keys)), "parent": self._parent(),
+            "joining": [parent_of(find(name, self.folder), "member") for name in members_of(self.config.values)],
         }  # fmt: skip
 
     def _parent(self) -> JSON | None:
         """The model that this run's trainings began from."""
-        from flows.parents import find
-
         reference = self.config.values.get("parent")
         return parent_of(find(reference, self.folder)) if reference else None
 

@@ -26,10 +26,11 @@ def fuse(
     pool = Pool(dataset, policy, teacher, trials_of(result, dataset, config, work.seed), config, work)
     found = method.fuse(pool)
     work.emit(
-        "fused", role=found.role, members=[row["role"] for row in found.members], models=len(pool.models), objective=pool.objective,
+        "fused", role=found.role, members=[row["role"] for row in found.members],
+        models=len(pool.models) + len(pool.joining), objective=pool.objective,
         value=found.metrics.get(pool.objective), teacher=teacher.metrics.get(pool.objective),
     )  # fmt: skip
-    return _passed_on(found, work) if found in pool.models else found
+    return found if found.weights.path.is_relative_to(work.out) else _passed_on(found, work)
 
 
 def _passed_on(model: TrainedModel, work: Workspace) -> TrainedModel:

@@ -25,6 +25,7 @@ from components.artifacts import (
 )
 from components.errors import CorruptArtifactError
 from components.models.network import load_network, num_parameters, save_weights
+from components.models.parent import Parent
 from components.training.batches import Rows, load_rows, seed_of
 from components.training.learner import predict
 from components.workspace import Workspace
@@ -37,7 +38,8 @@ RESAMPLES = 100
 class Pool:
     """The teacher and those trials of the search that kept their weights, the best first.
 
-    `config` holds space, trainer, optimizer, schedule, loss, training and metrics. Networks are built and judged when they
+    `config` holds space, trainer, optimizer, schedule, loss, training and metrics, and in `joining` the records of networks that
+    the user wants in a soup. Networks are built and judged when they
     are asked for, once, as far as the time reaches.
     """
 
@@ -47,6 +49,7 @@ class Pool:
     ) -> None:  # fmt: skip
         self.dataset, self.policy, self.teacher, self.config, self.work = dataset, policy, teacher, config, work
         self.models = (teacher, *others)
+        self.joining = tuple(Parent.from_json(record) for record in config.get("joining") or ())
         self.objective = metrics.objective((config.get("metrics") or {}).get("objective"), dataset.task)
         self.is_classifier = dataset.task == "classification"
         self.is_cut = False  # by the time limit

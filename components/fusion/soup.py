@@ -1,7 +1,8 @@
 """Soups: one network whose weights are the mean of several networks' of its architecture (Wortsman et al., "Model soups", ICML 2022).
 
-Ingredients are the teacher, the trials with its architecture, and short trainings that go on from the teacher's weights in
-other ways. Networks that began from other weights are first permuted to resemble the teacher (`components.models.permutations`).
+Ingredients are the teacher, the trials with its architecture, networks that the user names, and short trainings that go on
+from the teacher's weights in other ways. Networks that began from other weights are first permuted to resemble the teacher
+(`components.models.permutations`).
 Averaged weights make other features, so running statistics are taken anew from training rows.
 """
 
@@ -22,6 +23,7 @@ from components.build import build
 from components.errors import UsageError
 from components.fusion.pool import Pool, share_of
 from components.models.network import build_network, load_network, num_parameters, save_weights
+from components.models.parent import Parent, own_space, require_intact, require_kin, require_same_shapes, same_answers, shapes
 from components.models.permutations import Symmetry, match
 from components.training import ranks
 from components.training.batches import seed_of
@@ -30,6 +32,7 @@ from components.training.fit import fit
 from components.training.learner import predict
 
 ROLE = "soup"
+MEMBER = "member"  # a network that the user named and that no mean surpassed
 STATISTICS_ROWS, STATISTICS_BATCH = 2048, 128  # training rows that running statistics are taken from
 TRACED_ROWS = 2
 LEAST_SECONDS = 0.5  # a fine-tuning with less time is not begun
@@ -44,9 +47,14 @@ class Ingredient:
     metrics: dict[str, float]
 
 
-def ingredients(pool: Pool, finetunes: int, epochs: int) -> list[Ingredient]:
-    """What a soup can be made of, the best first; the teacher before what is no better."""
-    found = [_ingredient(pool, pool.teacher, load_file(pool.teacher.weights.path)), *_aligned(pool), *_finetuned(pool, finetunes, epochs)]
+def ingredients(pool: Pool, finetunes: int, epochs: int, names: Sequence[str] = ()) -> list[Ingredient]:
+    """What a soup can be made of, the best first; the teacher before what is no better. Raises `UsageError` for `names` of
+    networks that nobody has looked up, and for networks that have no mean with the teacher."""
+    if names:
+        raise UsageError(f"fusion.members {', '.join(names)} have not been looked up: a flow does it, or give their records in `joining`")
+    kin = [*_joining(pool), *(model for model in pool.able if model is not pool.teacher and _built(model) == _built(pool.teacher))]
+    teacher = _ingredient(pool, pool.teacher, load_file(pool.teacher.weights.path))
+    found = [teacher, *_aligned(pool, kin), *_finetuned(pool, finetunes, epochs)]
     return [found[place] for place in pool.in_order([one.metrics for one in found])]
 
 
@@ -54,11 +62,31 @@ def _ingredient(pool: Pool, model: TrainedModel, state: Mapping[str, Tensor]) ->
     return Ingredient(model, state, pool.score(pool.outputs(model)))
 
 
-# ---- trials of the same architecture ----
+# ---- networks of the same architecture: trials, and a user's own ----
 
 
-def _aligned(pool: Pool) -> Iterator[Ingredient]:
-    kin = [model for model in pool.able if model is not pool.teacher and _built(model) == _built(pool.teacher)]
+def _joining(pool: Pool) -> Iterator[TrainedModel]:
+    for parent in pool.joining:
+        require_intact(parent)
+        require_kin(parent, pool.dataset)
+        _require_mean(pool, parent)
+        yield parent.model
+
+
+def _require_mean(pool: Pool, parent: Parent) -> None:
+    """Raises `UsageError` for a network that has no mean with the teacher: the first tensor, or what it is built with."""
+    require_same_shapes(shapes(pool.teacher.weights.path), shapes(parent.model.weights.path), "the teacher", parent.name)
+    if not same_answers(parent, pool.dataset):
+        theirs, ours = (", ".join(data.classes) or data.target or "a number" for data in (parent.dataset, pool.dataset))
+        raise UsageError(f"soup members must answer alike, {parent.name} tells {theirs}, dataset {pool.dataset.name!r} has {ours}")
+    of_parent, of_teacher = ({**space, **architecture} for space, architecture in (_built(parent.model), _built(pool.teacher)))
+    for name in sorted({*of_parent, *of_teacher}):
+        if of_parent.get(name) != of_teacher.get(name):
+            both = f"{name} is {of_teacher.get(name)} in the teacher and {of_parent.get(name)} in {parent.name}"
+            raise UsageError(f"soup members must be built alike, {both}")
+
+
+def _aligned(pool: Pool, kin: Sequence[TrainedModel]) -> Iterator[Ingredient]:
     if not kin:
         return
     reference, fields = pool.network(pool.teacher), pool.rows.at(slice(0, TRACED_ROWS))[0]
@@ -74,7 +102,7 @@ def _aligned(pool: Pool) -> Iterator[Ingredient]:
 
 
 def _built(model: TrainedModel) -> tuple[JSON, JSON]:
-    return model.space, model.candidate.architecture
+    return own_space(model), model.candidate.architecture
 
 
 # ---- the teacher, trained on in other ways ----
@@ -138,10 +166,8 @@ def average(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """The mean of each tensor; whole numbers are the first one's. Raises `UsageError` that names a tensor in which they differ."""
     first, *others = states
     for other in others:
-        for name in sorted({*first, *other}):
-            shapes = [list(state[name].shape) if name in state else "none" for state in (first, other)]
-            if shapes[0] != shapes[1]:
-                raise UsageError(f"soup members must have the same tensors, {name} is {shapes[0]} in one and {shapes[1]} in another")
+        one, another = ({name: list(tensor.shape) for name, tensor in state.items()} for state in (first, other))
+        require_same_shapes(one, another, "one", "another")
     return {
         name: torch.stack([state[name].double() for state in states]).mean(dim=0).to(tensor.dtype) if tensor.is_floating_point() else tensor
         for name, tensor in first.items()
@@ -176,12 +202,22 @@ def retake_statistics(network: nn.Module, pool: Pool) -> None:
         norm.eval()
 
 
+def _alone(pool: Pool, part: Ingredient) -> TrainedModel:
+    """One ingredient; of a network that the user named, a model of this run that came from it."""
+    if part.model.identity not in {parent.model.identity for parent in pool.joining}:
+        return part.model
+    return pool.teacher.replace(
+        role=MEMBER, candidate=part.model.candidate, seed=part.model.seed, weights=part.model.weights, metrics=part.metrics,
+        parents=(part.model.identity,), members=(share_of(part.model),), history=(), seconds=0.0, epochs=0.0, truncated=False, adopted={},
+    )  # fmt: skip
+
+
 def served(pool: Pool, parts: Sequence[Ingredient], network: nn.Module, found: dict[str, float]) -> TrainedModel:
     """The soup as a model of the teacher's space, or the best single model if that is better on validation."""
     if pool.prefers(pool.best_metrics, found):
         return pool.best
     if len(parts) == 1:
-        return parts[0].model
+        return _alone(pool, parts[0])
     path: Path = pool.work.out / "weights.safetensors"
     return pool.teacher.replace(
         role=ROLE, seed=seed_of(pool.work.seed, ROLE), weights=save_weights(network, path), metrics=found,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,9 +46,13 @@ class Parent(Record):
 
 def adopting(config: JSON, parent: Parent) -> JSON:
     """A configuration whose trainings begin from the parent: its architecture is all there is to draw of the space."""
-    space = parent.model.space["space"] if parent.model.space["_target_"] == ADOPTED else parent.model.space
-    node = {"_target_": ADOPTED, "space": dict(space), "architecture": dict(parent.model.candidate.architecture)}
+    node = {"_target_": ADOPTED, "space": own_space(parent.model), "architecture": dict(parent.model.candidate.architecture)}
     return {**config, "space": node, "parent": parent.to_json()}
+
+
+def own_space(model: TrainedModel) -> JSON:
+    """The space that a model's architecture is of, whether it was searched there or adopted from a parent."""
+    return dict(model.space["space"] if model.space["_target_"] == ADOPTED else model.space)
 
 
 def pack(model: TrainedModel, dataset: DatasetVersion, folder: Path) -> Path:
@@ -96,6 +101,28 @@ def require_safetensors(file: Path) -> None:
     length = int.from_bytes(head[:HEADER_LENGTH], "little")
     if head[HEADER_LENGTH:] != b"{" or length > file.stat().st_size - HEADER_LENGTH:
         raise DataError(f"{file} is no safetensors file; give the weights that Athanor wrote, with their {RECORD} beside them")
+
+
+def require_alike(one: Parent, other: Parent) -> None:
+    """Raises `UsageError` that names the first tensor in which two networks differ; only the files' headers are read."""
+    first, second = (shapes(parent.model.weights.path) for parent in (one, other))
+    require_same_shapes(first, second, one.name, other.name)
+
+
+def require_same_shapes(first: Mapping[str, list[int]], second: Mapping[str, list[int]], name: str, other: str) -> None:
+    """Raises `UsageError` for networks whose weights have no mean: it names the first tensor in which they differ."""
+    for tensor in sorted({*first, *second}):
+        here, there = (str(found[tensor]) if tensor in found else "none" for found in (first, second))
+        if here != there:
+            raise UsageError(f"soup members must have the same tensors, {tensor} is {here} in {name} and {there} in {other}")
+
+
+def shapes(weights: Path) -> dict[str, list[int]]:
+    """The shape of each tensor in a safetensors file, from its header. Raises `DataError` for another file."""
+    require_safetensors(weights)
+    with weights.open("rb") as opened:
+        header = json.loads(opened.read(int.from_bytes(opened.read(HEADER_LENGTH), "little")))
+    return {name: list(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__"}
 
 
 def require_intact(parent: Parent) -> None:

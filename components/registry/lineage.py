@@ -2,8 +2,9 @@
 
 The facts are a plain dict that the caller of `register` knows and a report does not: `run` (Athanor run id), `seed`,
 `config` (the composed configuration), `code` (a digest, or digests by file), `git` (revision), `libraries` (versions),
-`stages` (by stage: key and identity), `parent` (the model that training began from, as `parent_of` tells it), `models`
-(what `models_of` tells of the networks that were trained or fused). All are optional; other entries are kept as they are.
+`stages` (by stage: key and identity), `parent` (the model that training began from, as `parent_of` tells it), `joining`
+(those that a user put into a soup), `models` (what `models_of` tells of those that were trained or fused). All are
+optional; other entries are kept as they are.
 """
 
 from __future__ import annotations
@@ -80,18 +81,18 @@ def models_of(records: Iterable[TrainedModel]) -> list[JSON]:
     return list(rows.values())
 
 
-def parent_of(parent: Parent) -> JSON:
-    """A model that training began from: its row among the networks, its data, and where it was found."""
+def parent_of(parent: Parent, role: str = "parent") -> JSON:
+    """A model that training began from, or that joined a soup: its row among the networks, its data, and where it was found."""
     where = parent.origin
     came = f"run {where['run']}" if "run" in where else "a file"
     came = f"version {where['version']} of {where['model']}" if "version" in where else came
-    row = {"identity": parent.model.identity, "role": f"parent ({came})", "weights": parent.model.weights.sha256, "parents": []}
+    row = {"identity": parent.model.identity, "role": f"{role} ({came})", "weights": parent.model.weights.sha256, "parents": []}
     return {**row, "data": parent.dataset.name, "dataset": parent.dataset.digest, **where}
 
 
 def ancestors(identity: str, facts: JSON) -> list[JSON]:
     """The networks that one came from, nearest first, each once; of those that the facts do not know, the identity alone."""
-    rows = [*(facts.get("models") or ()), *([facts["parent"]] if facts.get("parent") else [])]
+    rows = [*(facts.get("models") or ()), *([facts["parent"]] if facts.get("parent") else []), *(facts.get("joining") or ())]
     known = {row["identity"]: row for row in rows}
     found: dict[str, JSON] = {}
     waiting = [identity]

@@ -9,13 +9,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
-from components.artifacts import TrainedModel
+from components.artifacts import StoredFile, TrainedModel
 from components.build import build
 from components.errors import DataError, UnknownNameError, UsageError
-from components.models.parent import Parent
+from components.models.parent import Parent, pack
 from components.registry import versions
+from components.registry.lineage import ancestors, parent_of
 from flows import parents, plan
 from flows.config import load
 from flows.execution import call_verb
@@ -93,7 +96,7 @@ def test_an_alias_that_moves_while_a_run_is_open_does_not_change_its_parent(fini
     other = shutil.copytree(filed, tmp_path / "other")
     first = find(f"{MODEL}@champion", tmp_path)
     note = json.loads((tmp_path / parents.KEPT).read_text())
-    note["parent"]["origin"]["version"] = 7
+    note[f"{MODEL}@champion"]["origin"]["version"] = 7
     (tmp_path / parents.KEPT).write_text(json.dumps(note))
     assert find(f"{MODEL}@champion", tmp_path).origin["version"] == 7
     assert find(f"file:{other}", tmp_path).identity == first.identity
@@ -133,6 +136,47 @@ def test_names_are_taken_as_they_are_typed(home: Path) -> None:
     for name in ("run:20261122-101010-a~2", "file:/tmp/a b/it's {here}=x, y", "mlflow:models:/my digits@champion"):
         assert load([f"parent={name}"]).values["parent"] == name
     assert load(["parent=null"]).values["parent"] is None
+
+
+def test_members_of_a_soup_are_looked_up_and_belong_to_its_key(finished: Finished, filed: Path, at_home: Path) -> None:
+    """Under any name; nothing before the fusion takes note of them, and the lineage tells where they came from."""
+    run = f"run:{finished[1]['run']}"
+    keys = set()
+    for name in (run, f"file:{filed}", f"{MODEL}@champion"):
+        config = load([*SMALL, f"parent={run}", "fusion=greedy_soup", f"fusion.members=['{name}']"])
+        judge(config.values, None)
+        steps = {step.stage: step for step in plan.make(config)}
+        keys.add(steps["fuse"].why)
+        section = adopted(config.section(STAGES["fuse"].reads), None, "fuse")
+        assert [Parent.from_json(row).model.identity for row in section["joining"]] == [resolve(run).model.identity]
+        assert section["fusion"]["members"] == []
+        assert "joining" not in adopted(config.section(STAGES["train"].reads), None, "train")
+    assert len(keys) == 1
+    row = parent_of(resolve(run), "member")
+    assert row["role"] == f"member (run {finished[1]['run']})"
+    assert ancestors("soup", {"models": [{"identity": "soup", "parents": [row["identity"]]}], "joining": [row]}) == [row]
+
+
+def test_members_of_a_soup_that_cannot_be_averaged_are_told_before_a_run(finished: Finished, at_home: Path, tmp_path: Path) -> None:
+    """Names that are none, an architecture that the search would choose, tensors that differ."""
+    run = f"run:{finished[1]['run']}"
+    with pytest.raises(UsageError, match=r"a name in fusion.members must be run:ID.*got 'theirs'"):
+        load(["fusion=greedy_soup", "fusion.members=[theirs]"])
+    with pytest.raises(UsageError, match=r"fusion.members must be a list, got 'run:a'; write \[run:a\]"):
+        load(["fusion=greedy_soup", "fusion.members=run:a"])
+    with pytest.raises(UsageError, match=r"fusion.members must be a whole number"):
+        load(["fusion=ensemble", "fusion.members=[run:a]"])
+    with pytest.raises(UsageError, match=f"the search chooses without a parent; take parent={run}"):
+        judge(load(["fusion=uniform_soup", f"fusion.members=['{run}']"]).values, None)
+    parent = resolve(run)
+    state = load_file(parent.model.weights.path)
+    state["extra.bias"] = np.zeros(3, np.float32)
+    save_file(state, tmp_path / "weights.safetensors")
+    weights = StoredFile.of(tmp_path / "weights.safetensors")
+    other = pack(parent.model.replace(weights=weights), parent.dataset, tmp_path / "other")
+    values = load([f"parent={run}", "fusion=uniform_soup", f"fusion.members=['{run}','file:{other}']"]).values
+    with pytest.raises(UsageError, match=rf"same tensors, extra.bias is none in {run} and \[3\] in file:"):
+        judge(values, None)
 
 
 def test_what_cannot_go_together_is_told_before_a_run(finished: Finished, at_home: Path, tmp_path: Path) -> None:

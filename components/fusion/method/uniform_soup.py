@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from components.artifacts import TrainedModel
@@ -12,16 +13,17 @@ if TYPE_CHECKING:
 
 
 class UniformSoup:
-    """`finetunes` are trained on from the teacher, `epochs` each, if there is time."""
+    """`finetunes` are trained on from the teacher, `epochs` each, if there is time; `members` as in the greedy soup."""
 
-    def __init__(self, *, finetunes: int = 3, epochs: int = 5) -> None:
+    def __init__(self, *, finetunes: int = 3, epochs: int = 5, members: Sequence[str] = ()) -> None:
         self.finetunes, self.epochs = whole("fusion.finetunes", finetunes, 0), whole("fusion.epochs", epochs, 1)
+        self.members = tuple(members)
 
     def fuse(self, pool: Pool) -> TrainedModel:
         """The best ingredient where their mean is worse on validation."""
         from components.fusion.soup import cooked, ingredients, served  # imports torch, which reading the settings does without
 
-        parts = ingredients(pool, self.finetunes, self.epochs)
+        parts = ingredients(pool, self.finetunes, self.epochs, self.members)
         network, found = cooked(pool, parts)
         if pool.prefers(parts[0].metrics, found):
             parts, (network, found) = parts[:1], cooked(pool, parts[:1])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,10 +12,14 @@ from safetensors.torch import load_file
 
 from components.errors import UsageError
 from components.fusion import soup
+from components.fusion.fuse import fuse
 from components.fusion.method.greedy_soup import GreedySoup
+from components.fusion.pool import trials_of
 from components.fusion.soup import average, ingredients, retake_statistics
 from components.models.network import load_network, save_weights
+from components.models.parent import Parent
 from components.training.batches import load_rows
+from components.workspace import Workspace
 from tests.components.fusion.pools import Case, case
 from tests.components.fusion.twins import permuted
 
@@ -61,6 +67,65 @@ def test_members_that_differ_are_refused_by_the_tensor(image: Case) -> None:
         average([state, {**state, "b.bias": torch.zeros(5)}])
     with pytest.raises(UsageError, match=r"b\.bias is \[4\] in one and none in another"):
         average([state, {"a.weight": torch.zeros(2, 3)}])
+
+
+def joined(found: Case, folder: Path, **change: Any) -> Case:
+    """With a permuted copy of the teacher that a user names; `change`s its architecture on paper."""
+    folder.mkdir()
+    twin = save_weights(permuted(load_network(found.teacher, found.dataset), seed=7), folder / "twin.safetensors")
+    candidate = found.teacher.candidate.replace(architecture={**found.teacher.candidate.architecture, **change})
+    record = Parent.of(found.teacher.replace(weights=twin, seed=7, candidate=candidate), found.dataset, reference="run:theirs")
+    return replace(found, config={**found.config, "joining": [record.to_json()]}, result=found.result.replace(trials=()))
+
+
+def test_a_network_that_the_user_names_joins_in(image: Case, tmp_path: Path) -> None:
+    """Its units are put into the teacher's order first; the soup names it among its parents."""
+    pool = joined(image, tmp_path / "theirs").pool(tmp_path / "out")
+    parts = ingredients(pool, finetunes=0, epochs=1)
+    assert {part.model.identity for part in parts} == {image.teacher.identity, pool.joining[0].model.identity}
+    teacher, mean = load_file(image.teacher.weights.path), average([part.state for part in parts])
+    assert all(torch.allclose(mean[name], teacher[name], atol=1e-5) for name in teacher)
+
+
+def test_a_named_network_that_nothing_surpasses_is_handed_on(image: Case, tmp_path: Path) -> None:
+    """As a model of this run that came from it, its weights in the stage's folder: the teacher's own were scrambled."""
+    teacher, work = image.teacher, tmp_path / "out"
+    network = load_network(teacher, image.dataset)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(-1)
+    (tmp_path / "bad").mkdir()
+    weights = save_weights(network, tmp_path / "bad" / "weights.safetensors")
+    record = Parent.of(teacher, image.dataset, reference="run:theirs")
+    config = {**image.config, "joining": [record.to_json()], "fusion": {"_target_": f"{GreedySoup.__module__}.GreedySoup", "finetunes": 0}}
+    bad = teacher.replace(weights=weights, seed=5)
+    made = fuse(image.dataset, image.policy, image.result.replace(trials=()), bad, config, Workspace(out=work))
+    assert (made.role, made.parents) == ("member", (teacher.identity,))
+    assert made.weights.path.is_relative_to(work)
+    assert made.weights.sha256 == teacher.weights.sha256
+
+
+def test_a_network_that_cannot_join_is_refused_by_what_differs(image: Case, table: Case, tmp_path: Path) -> None:
+    """By the tensor, by what is built into it, by its classes, by its kind of data."""
+    with pytest.raises(UsageError, match=r"built alike, activation is relu in the teacher and gelu in run:theirs"):
+        ingredients(joined(image, tmp_path / "gelu", activation="gelu").pool(tmp_path / "a"), finetunes=0, epochs=1)
+    trials = trials_of(image.result, image.dataset, image.config, 0)
+    wider = next(model for model in trials if model.candidate.architecture["width"] == 12)
+    others = {
+        r"same tensors, \S+ is \[8.*\] in the teacher and \[12.*\] in run:theirs": Parent.of(wider, image.dataset, reference="run:theirs"),
+        r"answer alike, run:theirs tells x, y, dataset": Parent.of(
+            image.teacher, image.dataset.replace(classes=("x", "y")), reference="run:theirs"),
+        r"run:theirs was trained on table data": Parent.of(table.teacher, table.dataset, reference="run:theirs"),
+    }  # fmt: skip
+    for words, record in others.items():
+        pool = replace(image, config={**image.config, "joining": [record.to_json()]}).pool(tmp_path / "b")
+        with pytest.raises(UsageError, match=words):
+            ingredients(pool, finetunes=0, epochs=1)
+
+
+def test_names_that_nobody_looked_up_are_no_members(image: Case, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"fusion\.members run:theirs have not been looked up"):
+        GreedySoup(finetunes=0, members=["run:theirs"]).fuse(image.pool(tmp_path / "out"))
 
 
 def test_running_statistics_are_those_of_training_rows(image: Case, tmp_path: Path) -> None:
