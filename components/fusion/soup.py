@@ -40,11 +40,17 @@ LEAST_SECONDS = 0.5  # a fine-tuning with less time is not begun
 
 @dataclass(frozen=True)
 class Ingredient:
-    """A model and its weights, its units in the teacher's order; `metrics` are its own on validation."""
+    """A model and its weights, its units in the teacher's order; `metrics` are its own on validation. `name` is its role, or
+    what the user calls it."""
 
     model: TrainedModel
     state: Mapping[str, Tensor]
     metrics: dict[str, float]
+    name: str
+
+    def row(self, share: float | None = None) -> JSON:
+        """Of the `members` of what it is a part of."""
+        return {**share_of(self.model, share), "role": self.name}
 
 
 def ingredients(pool: Pool, finetunes: int, epochs: int, names: Sequence[str] = ()) -> list[Ingredient]:
@@ -59,7 +65,8 @@ def ingredients(pool: Pool, finetunes: int, epochs: int, names: Sequence[str] = 
 
 
 def _ingredient(pool: Pool, model: TrainedModel, state: Mapping[str, Tensor]) -> Ingredient:
-    return Ingredient(model, state, pool.score(pool.outputs(model)))
+    named = {parent.model.identity: parent.name for parent in pool.joining}
+    return Ingredient(model, state, pool.score(pool.outputs(model)), named.get(model.identity, model.role))
 
 
 # ---- networks of the same architecture: trials, and a user's own ----
@@ -208,7 +215,7 @@ def _alone(pool: Pool, part: Ingredient) -> TrainedModel:
         return part.model
     return pool.teacher.replace(
         role=MEMBER, candidate=part.model.candidate, seed=part.model.seed, weights=part.model.weights, metrics=part.metrics,
-        parents=(part.model.identity,), members=(share_of(part.model),), history=(), seconds=0.0, epochs=0.0, truncated=False, adopted={},
+        parents=(part.model.identity,), members=(part.row(),), history=(), seconds=0.0, epochs=0.0, truncated=False, adopted={},
     )  # fmt: skip
 
 
@@ -221,6 +228,6 @@ def served(pool: Pool, parts: Sequence[Ingredient], network: nn.Module, found: d
     path: Path = pool.work.out / "weights.safetensors"
     return pool.teacher.replace(
         role=ROLE, seed=seed_of(pool.work.seed, ROLE), weights=save_weights(network, path), metrics=found,
-        parents=tuple(part.model.identity for part in parts), members=tuple(share_of(part.model, 1 / len(parts)) for part in parts),
+        parents=tuple(part.model.identity for part in parts), members=tuple(part.row(1 / len(parts)) for part in parts),
         truncated=any(part.model.truncated for part in parts), history=(), seconds=0.0, epochs=0.0,
     )  # fmt: skip

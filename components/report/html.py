@@ -60,7 +60,7 @@ def render(
         "data": sections.data(records),
         "search": search.view(records, events, config),
         "strategies": strategies.view(comparison),
-        "training": sections.training(records),
+        "training": sections.training(records, config),
         "deployables": sections.deployables(records, config),
         "evaluation": sections.evaluation(records, champion),
         "lineage": sections.lineage(run, records),

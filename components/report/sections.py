@@ -158,7 +158,7 @@ def _column_view(column: Column) -> View:
 LINES = ("c1", "c2", "hot")  # of the networks that have learning curves
 
 
-def training(records: Records) -> View | None:
+def training(records: Records, config: JSON) -> View | None:
     models = findings.networks(records)
     if not models:
         return None
@@ -170,7 +170,23 @@ def training(records: Records) -> View | None:
     ]
     trained = [model for model in models if model.history]
     drawn = [chart for chart in (_objective_chart(trained, objective), _loss_chart(trained)) if chart]
-    return {"rows": rows, "names": [words.metric(name) for name in names], "charts": drawn}
+    told = _fusion_words(records, config, objective)
+    return {"rows": rows, "names": [words.metric(name) for name in names], "charts": drawn, "words": told}
+
+
+def _fusion_words(records: Records, config: JSON, objective: str) -> str:
+    """What came out of the fusion, beside the teacher alone; empty for `fusion=none` and before it has ended."""
+    teacher, fused = records.get("train"), records.get("fuse")
+    method = str((config.get("fusion") or {}).get("_target_") or "").rpartition(".")[0].rpartition(".")[2]
+    if teacher is None or fused is None or method in ("", "none"):
+        return ""
+    if fused.identity == teacher.identity:
+        return f"Fusion {method} brought nothing on validation: the teacher goes on alone."
+    both = (words.figure(model.metrics.get(objective)) for model in (fused, teacher))
+    values = f"{words.metric(objective)} {next(both)} on validation, the teacher alone {next(both)}"
+    if not fused.members:
+        return f"Fusion {method} found no mixture better than {fused.role}, which goes on alone: {values}."
+    return f"Fusion {method} {made_of(fused).replace('made of', 'took')}: {values}."
 
 
 def _objective(records: Records) -> str:

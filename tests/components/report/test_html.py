@@ -109,8 +109,12 @@ def test_an_ensemble_says_what_it_is_made_of(digits: ReportedRun) -> None:
     )
     ensemble = teacher.replace(role="ensemble", members=members, parents=(teacher.identity, "f" * 64), history=())
     records = {**digits.records, "fuse": ensemble, "distill": student.replace(parents=(ensemble.identity,))}
-    found = page(digits, records=records)
+    config = {**digits.config, "fusion": {"_target_": "components.fusion.method.ensemble.Ensemble"}}
+    found = page(digits, records=records, config=config)
     assert "made of teacher (60%), trial3 (40%)" in found.text
+    assert "Fusion ensemble took teacher (60%), trial3 (40%): accuracy" in found.text
+    alone = page(digits, records={**records, "fuse": teacher}, config=config)
+    assert "Fusion ensemble brought nothing on validation: the teacher goes on alone." in alone.text
     assert "learned from the ensemble" in found.text
     assert "teacher, validation" in found.text
     assert "student, validation" in found.text
