@@ -178,6 +178,9 @@ class InputField(Record):
     std: tuple[float, ...] = ()
 
 
+SPLITS = ("train", "validation", "test")
+
+
 @dataclass(frozen=True, kw_only=True)
 class DatasetVersion(Record):
     """A dataset as it was at one moment: content digest, splits, input spec and where its arrays are.

@@ -16,10 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components.artifacts import InputField, StoredFile
+from components.artifacts import SPLITS, InputField, StoredFile
 from components.data.images import decode, described, image_field, pixels
 from components.data.mapped import Mapped
-from components.data.reader import SPLITS
 from components.data.spool import Spool, TemporaryFile
 
 BYTES, ENDS = "bytes", "ends"  # the two files of a packed field: uint8 of all images, and where each one ends

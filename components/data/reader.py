@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from components.data.packed import EncodedImages
     from components.data.spool import Blocks
 
-SPLITS = ("train", "validation", "test")
 DIGEST_BYTES = 16
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from components.data.reader import SPLITS, RowDigests
+from components.artifacts import SPLITS
+from components.data.reader import RowDigests
 from components.errors import DataError, UsageError
 
 if TYPE_CHECKING:

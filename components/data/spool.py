@@ -17,8 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from components.artifacts import StoredFile
-from components.data.reader import SPLITS
+from components.artifacts import SPLITS, StoredFile
 from components.home import home
 
 IN_MEMORY_BYTES = 64 * 2**20

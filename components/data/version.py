@@ -11,9 +11,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components.artifacts import JSON, DatasetVersion, InputField, StoredFile
+from components.artifacts import JSON, SPLITS, DatasetVersion, InputField, StoredFile
 from components.build import build
-from components.data.reader import SPLITS, Encoded, Reader, required_path
+from components.data.reader import Encoded, Reader, required_path
 from components.data.sources import reader_of, stamps, version_digest
 from components.data.split import assign, fractions
 from components.errors import DataError, TryAgainError

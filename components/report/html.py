@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from components.artifacts import JSON, EvaluationReport
-from components.report import findings, search, sections, strategies, words
+from components.report import findings, search, sections, strategies
 from components.report.findings import Records, Run
+from components.report.template import environment
 from components.store import full_disk_says_so, write_atomically
-
-HERE = Path(__file__).parent
 
 
 def write_report(
@@ -78,15 +77,3 @@ def _yaml(config: JSON) -> str:
     import yaml
 
     return yaml.safe_dump(json.loads(json.dumps(config, default=str)), sort_keys=False, allow_unicode=True, width=110)
-
-
-def environment() -> Any:
-    """The templates of this folder, with the words they use."""
-    import jinja2
-
-    loader = jinja2.FileSystemLoader(HERE)
-    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(
-        seconds=words.seconds, moment=words.moment, short=words.short, sentence=words.sentence, count=words.count, spoken=words.metric
-    )
-    return environment

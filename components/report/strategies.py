@@ -172,7 +172,7 @@ def _bounds(lines: Sequence[Sequence[tuple[float, float]]], maximize: bool) -> t
 
 def write_comparison(path: Path, documents: Sequence[JSON]) -> Path:
     """Writes a page with a section for each document, whole or not at all. Raises `TryAgainError` when the disk is full."""
-    from components.report.html import environment
+    from components.report.template import environment
 
     sections = [found for document in documents if (found := view(document))]
     text = environment().get_template("comparison.html").render(sections=sections)

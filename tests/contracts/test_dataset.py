@@ -14,10 +14,9 @@ import numpy as np
 import pytest
 import yaml
 
-from components.artifacts import DatasetVersion
+from components.artifacts import SPLITS, DatasetVersion
 from components.build import allow, build, resolve
 from components.data.arrays import load_inputs, load_target
-from components.data.reader import SPLITS
 from components.data.sources import key_config, source_digests
 from components.data.version import read_rows, version
 from components.errors import AthanorError

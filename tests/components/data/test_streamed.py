@@ -17,14 +17,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.artifacts import DatasetVersion
+from components.artifacts import SPLITS, DatasetVersion
 from components.data import mapped, spool
 from components.data.arrays import load_inputs, load_target, stored
 from components.data.dataset.image_folder import ImageFolder
 from components.data.decoding import Decoders, ahead, enough
 from components.data.mapped import Mapped
 from components.data.packed import Packed
-from components.data.reader import SPLITS
 from components.data.version import read_rows
 from components.errors import DataError, UnknownNameError
 from components.home import home
