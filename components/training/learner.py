@@ -99,7 +99,10 @@ class Learner(lightning.LightningModule):
     # ---- training ---------------------------------------------------------------------------------------------
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return self.make_optimizer(parameter_groups(self.network, self._rates))
+        optimizer = self.make_optimizer(parameter_groups(self.network, self._rates))
+        if settle := getattr(self.trainer.strategy, "settle", None):
+            settle(optimizer)
+        return optimizer
 
     def configure_model(self) -> None:
         """Called before the network is moved to its device: where the strategy shards, each rank keeps a part of it."""

@@ -43,6 +43,13 @@ class Sharded(ModelParallelStrategy):
         if hasattr(network, "every_member"):
             register_fsdp_forward_method(network, "every_member")
 
+    @staticmethod
+    def settle(optimizer: torch.optim.Optimizer) -> None:
+        """Turns off one kernel for all parameters where torch (2.13) has no rule for it on weights in shards: all but Adam's."""
+        if not isinstance(optimizer, torch.optim.Adam | torch.optim.AdamW):
+            for group in optimizer.param_groups:
+                group.update({"fused": False} if "fused" in group else {})
+
     def gather(self, network: nn.Module) -> dict[str, Tensor]:
         """The whole state of a network in shards, on rank 0; nothing on the others, which must take part."""
         return get_model_state_dict(network, options=WHOLE)

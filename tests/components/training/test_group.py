@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from components import processes
@@ -25,6 +26,7 @@ from tests.components.models import tiny
 from tests.components.training import together
 from tests.components.training.test_fit import Killed
 from tests.components.training.test_memory import train
+from tests.conftest import ROOT
 
 DDP = {"trainer": {"_target_": "components.training.trainer.ddp.Ddp", "devices": 2, "accelerator": "cpu"}}
 Events = list[dict[str, Any]]
@@ -90,6 +92,22 @@ def test_sixty_steps_have_the_losses_of_one_process(
     assert losses[-1] < 0.8 * losses[0]
     assert difference(there["weights"], alone.network) < within
     assert there["metrics"] == pytest.approx(alone.metrics, abs=100 * within)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_every_optimizer_takes_the_steps_of_one_process(datasets: tuple[DatasetVersion, DatasetVersion], tmp_path: Path) -> None:
+    """With every trainer: muon too, whose steps are made of whole matrices that fsdp keeps in shards."""
+    nodes = {file.stem: yaml.safe_load(file.read_text()) for file in sorted((ROOT / "conf" / "optimizer").glob("*.yaml"))}
+    found = run("optimizers", datasets[:1], tmp_path, {"optimizer": nodes})
+    for case, losses in found.items():
+        trainer, _, name = case.partition(" ")
+        exact = {} if trainer == "ddp" else {"numerics": together.FP32}
+        how = {**together.BRIEF["how"], "optimizer": name}
+        with together.losses_of_steps() as alone:
+            train(datasets[0], **{**together.BRIEF, "how": how}, optimizers=nodes, **exact)
+        assert losses == pytest.approx(alone, abs=1e-9 if trainer == "ddp" else 1e-4), case
+    assert len(found) == len(nodes) * len(together.TRAINERS)
 
 
 @pytest.mark.slow

@@ -43,7 +43,8 @@ def train(dataset: DatasetVersion, network: nn.Module | None = None, how: dict[s
     policy = Affine() if dataset.modality == "image" else Noise()
     options = {"epochs": 3, "numerics": FP64, "policy": policy, **options}
     network = network or network_for(dataset)
-    return fit(network, dataset, {**HOW, **(how or {})}, optimizers=OPTIMIZERS, seed=0, objective="accuracy", **options)
+    options.setdefault("optimizers", OPTIMIZERS)
+    return fit(network, dataset, {**HOW, **(how or {})}, seed=0, objective="accuracy", **options)
 
 
 def assert_same_training(one: Fit, other: Fit) -> None:

@@ -75,6 +75,19 @@ def briefly(image: DatasetVersion, config: JSON, work: Workspace) -> Candidate:
     return Candidate(space="found", architecture=found, hyperparameters={})
 
 
+def optimizers(image: DatasetVersion, config: JSON, work: Workspace) -> Candidate:
+    """A few steps of every optimizer with every trainer; `config` holds what they are."""
+    found: JSON = {}
+    for trainer in TRAINERS:
+        exact = {} if trainer == "ddp" else {"numerics": FP32}
+        for name in config["optimizer"]:
+            how = {"how": {**BRIEF["how"], "optimizer": name}, "optimizers": config["optimizer"]}
+            with losses_of_steps() as losses:
+                train(image, **{**BRIEF, **how}, **exact, trainer=TRAINERS[trainer])
+            found[f"{trainer} {name}"] = losses
+    return Candidate(space="found", architecture=found, hyperparameters={})
+
+
 def once(image: DatasetVersion, config: JSON, work: Workspace) -> Candidate:
     """A few steps with the configured trainer."""
     with losses_of_steps() as losses:
