@@ -75,7 +75,7 @@ def find(plan: Plan, folder: Path, most: int) -> list[Start]:
     """The best candidates of the nearest studies: each study's best before any study's second."""
     here = meta_features(plan.dataset)
     near: list[tuple[float, str, JSON]] = []
-    for path in [folder.parent / "best.json", *sorted(folder.parent.glob("*/best.json"))]:  # a round's own study is above it
+    for path in _places(folder.parent):
         left = _read(path) if path.parent != folder else None
         if left is None or left.get("question") != _question(plan) or left.get("study") == plan.name:
             continue
@@ -86,6 +86,11 @@ def find(plan: Plan, folder: Path, most: int) -> list[Start]:
     rows = [(place, order, row, left) for order, (_, _, left) in enumerate(near) for place, row in enumerate(left["best"])]
     rows.sort(key=lambda row: row[:2])
     return _distinct(Start(row["params"], f"trial {row['number']} of a study on {left['name']}") for _, _, row, left in rows)[:most]
+
+
+def _places(studies: Path) -> list[Path]:
+    """Where studies leave their best: beside each other, later rounds in folders of their study, a round's first study above it."""
+    return [studies / "best.json", *sorted(studies.glob("*/best.json")), *sorted(studies.glob("*/round*/best.json"))]
 
 
 def meta_features(dataset: DatasetVersion) -> dict[str, float]:
@@ -113,7 +118,11 @@ def _question(plan: Plan) -> JSON:
 
 
 def _distinct(found: Iterable[Start]) -> list[Start]:
-    return list({json.dumps(start.params, sort_keys=True): start for start in reversed(list(found))}.values())[::-1]
+    """Each candidate once, where it comes first."""
+    kept: dict[str, Start] = {}
+    for start in found:
+        kept.setdefault(json.dumps(start.params, sort_keys=True), start)
+    return list(kept.values())
 
 
 def _read(path: Path) -> JSON | None:
