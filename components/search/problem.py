@@ -59,8 +59,9 @@ class Told:
     """A trial as a strategy sees it.
 
     `values` are the objectives, lower is better (None: running or failed); `violation` is the sum of what the
-    constraints are missed by (0: feasible), `constraints` says by how much each is (at most 0: it is kept); `steps` are
-    intermediate values of the first objective by fidelity, lower is better. `trial` is Optuna's own record.
+    constraints are missed by (0: feasible), `constraints` says by how much each is (at most 0: it is kept), both as
+    shares of the limits; `steps` are intermediate values of the first objective by fidelity, lower is better. `trial` is
+    Optuna's own record.
     """
 
     number: int

@@ -28,7 +28,12 @@ def in_order(trials: Iterable[Trial], objective: str, direction: str) -> list[Tr
 def violation(trial: Trial) -> float:
     """By how much a trial misses its constraints, as shares of their limits, summed: a millisecond is not a parameter. 0 if
     it is feasible."""
-    return sum(missed / _limit_of(name, missed, trial) for name, missed in trial.constraints.items() if missed > 0)
+    return sum(max(0.0, share) for share in shares_missed(trial).values())
+
+
+def shares_missed(trial: Trial) -> dict[str, float]:
+    """By how much each constraint is missed, as a share of its limit; at most 0 where it is kept."""
+    return {name: missed / _limit_of(name, missed, trial) for name, missed in trial.constraints.items()}
 
 
 def _limit_of(name: str, missed: float, trial: Trial) -> float:

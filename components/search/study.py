@@ -29,6 +29,7 @@ from components.errors import TryAgainError, UsageError
 from components.search.interface import CONSTRAINTS
 from components.search.partners import CONNECTION, Partners, masked, url_of
 from components.search.proposal import candidate_of, decision_of
+from components.search.ranking import shares_missed
 from components.store import write_atomically
 
 if TYPE_CHECKING:
@@ -148,7 +149,8 @@ class Study:
             self._storage.set_trial_intermediate_value(self._id_of(number), step, value)
 
     def tell(self, trial: Trial, values: Sequence[float] | None) -> None:
-        """Writes a trial's end into the database, unless it is there: its objectives, and by how much it misses each constraint."""
+        """Writes a trial's end into the database, unless it is there: its objectives, and by which share of its limit it misses
+        each constraint, for samplers sum these."""
         from optuna.trial import TrialState
 
         ends = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
@@ -158,7 +160,7 @@ class Study:
             if self._partners:
                 self._partners.publish(trial.number, _answer(self.name, candidate_of(self._read(trial.number)), trial))
             if trial.constraints:
-                missed = [trial.constraints[name] for name in sorted(trial.constraints)]
+                missed = [share for _, share in sorted(shares_missed(trial).items())]
                 self._storage.set_trial_system_attr(self._id_of(trial.number), CONSTRAINTS, missed)
             self._study.tell(trial.number, told, state, skip_if_finished=True)
 

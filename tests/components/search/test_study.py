@@ -75,17 +75,17 @@ def test_on_sqlite_a_study_is_its_parents_alone(dataset: DatasetVersion, tmp_pat
 
 
 def test_told_with_constraints_and_rungs_optuna_sees_them(dataset: DatasetVersion, tmp_path: Path) -> None:
-    """Several objectives, by how much constraints are missed in the order of their names, a value a rung; the first telling counts."""
+    """Several objectives, constraints by name as shares of their limits, a value a rung; the first telling counts."""
     with Study(tmp_path, "s", ["minimize", "minimize"]) as study:
         trial = suggest_many(study, dataset)
         study.report(0, 3, 0.7)
-        told = outcome(trial, 0.5, constraints={"size_kb": -1.0, "macs": 2.0})
+        told = outcome(trial, 0.5, constraints={"size_kb": -1.0, "macs": 2.0}).replace(values={"size_kb": 9.0, "macs": 102.0})
         study.tell(told, [0.5, 10.0])
         study.tell(told, [0.1, 1.0])
         study.report(0, 4, 0.1)
     found = optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path}/study.db").trials[0]
     assert found.values == [0.5, 10.0]
-    assert found.system_attrs["constraints"] == [2.0, -1.0]
+    assert found.system_attrs["constraints"] == [0.02, -0.1]
     assert found.intermediate_values == {3: 0.7}
 
 
