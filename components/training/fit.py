@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -270,10 +272,14 @@ class SaveCheckpoints(Checkpoint):
 
     def __init__(self, path: Path) -> None:
         self.path, self._saved_at, self._cost = path, 0.0, 0.0
+        self._at_sigterm = signal.getsignal(signal.SIGTERM)
         path.parent.mkdir(parents=True, exist_ok=True)
 
     def on_train_start(self, trainer: lightning.Trainer, learner: lightning.LightningModule) -> None:
         assert isinstance(learner, Learner)
+        if callable(self._at_sigterm) and threading.current_thread() is threading.main_thread():
+            # Lightning's own handler, put before it, broadcasts whatever else is under way, and ends the loop unsaved.
+            signal.signal(signal.SIGTERM, self._at_sigterm)
         learner.after_step = lambda: self._save_if(learner, WITHIN_SECONDS)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, learner: lightning.LightningModule) -> None:

@@ -40,7 +40,7 @@ from components.workspace import Workspace
 LIVES = 3  # times the processes are started when one of them is killed from outside
 # What a rank says that another left alone (gloo, NCCL).
 LOST = ("connection closed by peer", "connection reset", "connection refused", "broken pipe", "nccl error", "remote process")
-GRACE = 8.0  # seconds to save a checkpoint in when they are asked to stop
+GRACE = 6.0  # seconds to save a checkpoint in when they are asked to stop: less than the run gives its workers (flows/stopping.py)
 # torchrun, tied to the process that starts it.
 AGENT = "import components.lifeline; from torch.distributed.run import main; main()"
 # torchrun's own TCPStore, which nobody here needs, would listen on all interfaces.

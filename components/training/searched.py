@@ -63,7 +63,8 @@ def _drawn(trial: Suggest, name: str, value: Any) -> float:
 
 def settled(training: JSON, hyperparameters: JSON) -> JSON:
     """The settings of one training: a candidate's own where they were searched, else the one value. Raises `UsageError`."""
-    found = {**training, **{name: hyperparameters[name] for name in SEARCHED if name in hyperparameters}}
+    own = (*SEARCHED, "class_weights")  # those of a round of a search that was aimed at a class
+    found = {**training, **{name: hyperparameters[name] for name in own if name in hyperparameters}}
     for name, rule in SEARCHED.items():
         if is_searched(found.get(name)):
             raise UsageError(f"training.{name} names several values and the candidate none of them; give one value, got {found[name]}")

@@ -208,18 +208,21 @@ def test_the_ranks_die_with_their_caller(datasets: tuple[DatasetVersion, Dataset
 
 @pytest.mark.slow
 def test_sigterm_to_the_caller_lets_every_rank_save(datasets: tuple[DatasetVersion, DatasetVersion], tmp_path: Path) -> None:
-    """As a run's worker is stopped: the ranks save the step they agree on and end, then the worker."""
+    """As a run's worker is stopped: the ranks save the step they agree on, within an epoch, and end, then the worker."""
     checkpoint = tmp_path / "scratch" / "training" / "last.ckpt"
     with processes.Worker() as worker:
         worker.submit(_train_endlessly, tmp_path, datasets[0])
         ranks_of, until = _pids(tmp_path / "scratch"), time.monotonic() + 60
         while not checkpoint.exists() and time.monotonic() < until:
             time.sleep(0.05)
-        told = time.time()
-        processes.stop_workers(20)
+        before, told = read_checkpoint(checkpoint)["learner"]["steps"], time.time()
+        processes.stop_workers(10)
         assert worker.process.exitcode == 143
     assert checkpoint.stat().st_mtime >= told
-    assert read_checkpoint(checkpoint)["learner"]["steps"] > 0
+    assert not list(tmp_path.rglob("error-*.json")), "no rank was thrown out of its training"
+    kept = read_checkpoint(checkpoint)["learner"]
+    assert kept["steps"] > before
+    assert kept["within"], "one of 120 steps of an epoch is the last"
     assert not any(map(_is_alive, ranks_of))
 
 

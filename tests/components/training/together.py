@@ -173,6 +173,6 @@ def fail(dataset: DatasetVersion, config: JSON, work: Workspace) -> Candidate:
     if number == 1 and how == "killed" and len(starts.read_text()) == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     if how == "endless":
-        train(dataset, epochs=1_000_000, scratch=work.scratch / "training", trainer=TRAINERS["ddp"])
+        train(dataset, how={"batch_size": 2}, epochs=1_000_000, scratch=work.scratch / "training", trainer=TRAINERS["ddp"])
     ranks.shared(lambda: None)
     return Candidate(space=how, architecture={"size": ranks.own().size}, hyperparameters={})
