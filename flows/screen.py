@@ -17,6 +17,8 @@ from components.journal import Event, Listener
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
+    from components.search.leader import Leader
+
 REDRAW_SECONDS = 0.125
 _quiet = False
 
@@ -62,7 +64,8 @@ class Progress:
         self.budget: float | None = None
         self.stage, self.stage_started = "", self.started
         self.trials = self.failed = 0
-        self.best: float | None = None
+        self.round = 1
+        self.leader: Leader | None = None
         self.trouble = ""
         self.detail = ""
         self._forget_search()
@@ -71,7 +74,6 @@ class Progress:
         self.asked = self.done = self.done_before = self.quarters = 0
         self.opened = time.monotonic()
         self.objective = ""
-        self.best_number: int | None = None
         self.running: dict[int, Attempt] = {}
         self.resting: set[int] = set()
 
@@ -106,6 +108,7 @@ class Progress:
 
     def _on_stage_started(self, row: Event) -> str:
         self.stage, self.stage_started, self.detail = row["stage"], time.monotonic(), ""
+        self.round, self.leader = 1, None
         return f"{row['stage']:<9} runs: {', '.join(row['why'][:3])}" + (" ..." if len(row["why"]) > 3 else "")
 
     def _on_stage_cached(self, row: Event) -> str:
@@ -137,6 +140,7 @@ class Progress:
 
     def _on_search_opened(self, row: Event) -> str | None:
         self._forget_search()
+        self._follow(row)
         self.asked, self.done, self.objective = int(row["trials"]), int(row["finished"]), str(row.get("objective") or "")
         self.done_before, open_before = self.done, int(row.get("interrupted") or 0)
         if not (self.done or open_before):
@@ -163,6 +167,7 @@ class Progress:
         return f"{'search':<9} ends early: the space holds nothing new after {row['trials']} trials"
 
     def _on_search_round(self, row: Event) -> str:
+        self.round = int(row["round"]) + 1
         reached = ", ".join(f"{name} {value:.4f}" for name, value in row["reached"].items() if isinstance(value, float))
         if row["met"]:
             return f"{'round':<9} {row['round']:>3} meets the target with {reached}"
@@ -200,40 +205,66 @@ class Progress:
             attempt.value = row["value"] if isinstance(row.get("value"), float) else attempt.value
 
     def _on_trial_batch_halved(self, row: Event) -> str:
-        return f"{'trial':<9} {row['number']:>3} takes {row['rows']} rows in {row['parts']} parts: memory ran out"
+        return f"{self._trial(row)} takes {row['rows']} rows in {row['parts']} parts: memory ran out"
 
     def _on_trial_retried(self, row: Event) -> str:
         self.running.pop(row["number"], None)
-        return f"{'trial':<9} {row['number']:>3} runs again: {row['reason']}"
+        return f"{self._trial(row)} runs again: {row['reason']}"
 
     def _on_trial_rested(self, row: Event) -> str:
         self._ended(row)
         self.resting.add(row["number"])
         epochs = (row.get("trial") or {}).get("fidelity", {}).get("epochs")
-        return f"{'trial':<9} {row['number']:>3} {_figure(row.get('value'))} rests" + (f" after epoch {epochs:g}" if epochs else "")
+        return f"{self._trial(row)} {_figure(row.get('value'))} rests" + (f" after epoch {epochs:g}" if epochs else "")
 
     def _on_trial_finished(self, row: Event) -> str:
         self._ended(row)
         self.trials += 1
-        best = f", best {self.best:.4f}" if isinstance(self.best, float) else ""
+        best = f", {found}" if (found := self.best()) else ""
         shown = _figure(row.get("value")) or row.get("state", "")
-        return (
-            f"{'trial':<9} {row['number']:>3} {shown}{_verdict(row)}{best}  {row.get('architecture', '')} in {row.get('seconds', 0):.1f} s"
-        )
+        return f"{self._trial(row)} {shown}{_verdict(row)}{best}  {row.get('architecture', '')} in {row.get('seconds', 0):.1f} s"
 
     def _on_trial_failed(self, row: Event) -> str:
         self._ended(row)
         self.failed += 1
         reason = " ".join(str(row.get("reason") or row.get("state") or "failed").split())
-        self.trouble = f"trial {row['number']}: {reason}"
-        return f"{'trial':<9} {row['number']:>3} {row.get('state', 'failed')}: {reason}"
+        self.trouble = f"trial {row['number']}{self._of_round(self.round)}: {reason}"
+        return f"{self._trial(row)} {row.get('state', 'failed')}: {reason}"
 
     def _ended(self, row: Event) -> None:
         self.running.pop(row["number"], None)
         self.resting.discard(row["number"])
         self.asked, self.done = int(row.get("trials") or self.asked), int(row.get("finished") or self.done)
-        self.best, self.best_number = row.get("best", self.best), row.get("best_number", self.best_number)
         self.objective = str(row.get("objective") or self.objective)
+        self._follow(row)
+
+    def _follow(self, row: Event) -> None:
+        from components.search.leader import Leader
+
+        self.leader = self.leader or Leader()
+        self.leader.hear(row, self.round)
+
+    def best(self, name: str = "") -> str:
+        """The best value of all rounds in words, `closest` where no trial keeps the constraints; empty without one."""
+        if self.leader is None or self.leader.trial is None:
+            return ""
+        value = self.leader.trial.values[self.leader.objective]
+        return " ".join(word for word in ("best" if self.leader.is_feasible else "closest", name, f"{value:.4f}") if word)
+
+    def best_place(self) -> str:
+        """Which trial that is."""
+        if self.leader is None or self.leader.place is None:
+            return ""
+        round_number, number = self.leader.place
+        return f"trial {number}{self._of_round(round_number)}"
+
+    def _trial(self, row: Event) -> str:
+        """How the line of a trial begins."""
+        return f"{'trial':<9} {row['number']:>3}{self._of_round(self.round)}"
+
+    def _of_round(self, number: int) -> str:
+        """Each round counts its trials from 0."""
+        return f" of round {number}" if self.round > 1 else ""
 
     def _on_run_finished(self, row: Event) -> None:
         return None
@@ -306,10 +337,14 @@ class Live:
     def picture(self) -> RenderableType:
         """The region as it is now."""
         from rich.console import Group
+        from rich.table import Table
         from rich.text import Text
 
-        self.spinner.update(text=Text.from_markup(self._status(), overflow="ellipsis"))
-        parts: list[Any] = [self.spinner]
+        status = Table.grid(padding=(0, 1))
+        status.add_column()
+        status.add_column(no_wrap=True, overflow="ellipsis")
+        status.add_row(self.spinner, Text.from_markup(self._status()))
+        parts: list[Any] = [status]
         if self.progress.running:
             parts.append(self._attempts())
         if self.progress.trouble:
@@ -326,8 +361,9 @@ class Live:
         told = [f"{progress.done} of {progress.asked} trials"] if progress.asked else []
         told += [f"{progress.failed} failed"] if progress.failed else []
         told += [f"{len(progress.resting)} resting"] if progress.resting else []
-        best = f"best {progress.objective} {progress.best:.4f}" if isinstance(progress.best, float) else ""
-        return [", ".join(told), best + (f" (trial {progress.best_number})" if best and progress.best_number is not None else "")]
+        best = progress.best(progress.objective)
+        number = f"round {progress.round}" if progress.round > 1 else ""
+        return [number, ", ".join(told), f"{best} ({progress.best_place()})" if best else ""]
 
     def _attempts(self) -> RenderableType:
         """One row a trial at work, as many as a third of the window holds."""

@@ -16,6 +16,7 @@ from typing import Any
 from components import metrics
 from components.artifacts import Candidate, ModelVersion, SearchResult, Trial
 from components.report import cell, words
+from components.search.leader import Leader
 from components.search.ranking import costs, values_of, violation
 
 Row = dict[str, Any]
@@ -28,8 +29,9 @@ def trials(result: SearchResult) -> list[Row]:
     """One row a trial: the best, the other complete ones (feasible ones by their objectives, then by how little they miss
     their constraints), the pruned ones, then those without a value by number.
 
-    Keys: rank (None unless complete), number, state, value, objectives (all of them by name), best, on_front, missed (what
-    constraints are missed by), parameters, seconds, fidelity, architecture, hyperparameters, values, cause, reason.
+    Keys: rank (None unless complete), number, state, value, objectives (all of them by name), best, closest (to the
+    constraints, where no trial keeps them), on_front, missed (what constraints are missed by), parameters, seconds, fidelity,
+    architecture, hyperparameters, values, cause, reason.
     """
     places = _places(result)
     ordered = sorted(result.trials, key=lambda trial: places[trial.number])
@@ -46,29 +48,31 @@ def missed(trial: Trial) -> dict[str, float]:
     return {name: by for name, by in trial.constraints.items() if by > 0}
 
 
+PLAIN = ("rank", "number", "state", "value", "best", "closest", "on_front", "parameters", "seconds", "cause", "reason")
 EVENTS = {"trial.started": "running", "trial.rested": "resting", "trial.finished": "complete", "trial.failed": "failed"}
 
 
 def trials_of_events(events: Iterable[Mapping[str, Any]]) -> list[Row]:
-    """The same rows from a journal, for a search that has not ended (or never will): what is known so far, by number, one best.
+    """The same rows from a journal, for a search that has not ended (or never will): what is known so far, by number, one of them
+    the best of all rounds, or the closest where none keeps the constraints.
 
     The latest event of a number counts, so a trial that was killed and run again appears once, and one that rests at a
     rung, to be carried on or not, is `resting`. Trials of later rounds are numbered on, as in the search's record.
     """
     rows: dict[tuple[int, int], Row] = {}
-    best: tuple[int, int] | None = None
+    leader = Leader()
     round_number = 1  # each has a study of its own, whose trials begin at 0; a run that is resumed goes through them again
     for event in events:
         kind, number = str(event.get("event", "")), event.get("number")
+        leader.hear(event, round_number)
         if kind == "stage.started":
             round_number = 1
         elif kind == "search.round":
             round_number = int(event["round"]) + 1
         elif number is not None and kind in EVENTS:
             rows[round_number, int(number)] = _event_row(int(number), kind, event)
-            best = (round_number, int(event["best_number"])) if event.get("best_number") is not None else best
-    for place, row in rows.items():
-        row["best"] = place == best and row["state"] == "complete"
+    if leader.place in rows and rows[leader.place]["state"] == "complete":
+        rows[leader.place]["best" if leader.is_feasible else "closest"] = True
     places = sorted(rows)
     several = len({place[0] for place in places}) > 1
     return [{**rows[place], "number": i} if several else rows[place] for i, place in enumerate(places)]
@@ -122,6 +126,7 @@ def _row(trial: Trial, rank: int | None, result: SearchResult) -> Row:
         "value": value,
         "objectives": {name: value_of(trial, name) for name in objectives_of(result)[0]},
         "best": trial.number == result.best_number,
+        "closest": False,
         "on_front": trial.number in result.front,
         "missed": missed(trial),
         "parameters": trial.num_parameters,
@@ -158,7 +163,7 @@ def _told(number: int, kind: str, objective: str, event: Mapping[str, Any]) -> T
 
 
 def _flat_row(row: Row) -> Row:
-    kept = {key: row[key] for key in ("rank", "number", "state", "value", "best", "on_front", "parameters", "seconds", "cause", "reason")}
+    kept = {key: row[key] for key in PLAIN}
     objectives = {name: value for name, value in row["objectives"].items() if name}  # a trial at work has none yet
     told = _flatten(objectives, "objective.") | _flatten(row["missed"], "missed.") | _flatten(row["fidelity"], "fidelity.")
     return kept | told | _flatten(row["architecture"], "architecture.") | _flatten(row["hyperparameters"], "hyperparameters.")
@@ -277,7 +282,8 @@ def note(row: Row) -> str:
     told = [f"misses {words.plain(name)} by {words.amount(name, by)}" for name, by in missing.items()]
     epochs = _under(row, "fidelity").get("epochs")
     told += [f"after {epochs:g} epoch{'' if epochs == 1 else 's'}"] if row["state"] in ("pruned", "resting") and epochs else []
-    return ", ".join([*(["best"] if row["best"] else []), *(["on the front"] if row["on_front"] else []), *told])
+    places = {"best": "best", "closest": "closest", "on_front": "on the front"}
+    return ", ".join([*(words for key, words in places.items() if row.get(key)), *told])
 
 
 def _under(row: Row, name: str) -> Row:

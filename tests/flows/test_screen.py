@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from components.artifacts import DatasetVersion, SearchResult, Trial
+from components.artifacts import Candidate, DatasetVersion, SearchResult, Trial
 from components.journal import Event, Journal
 from components.search.search import search
 from components.workspace import Workspace
@@ -132,6 +132,43 @@ def test_rounds_and_warm_starts_are_told_in_a_line() -> None:
     assert progress.hear({**row, "round": 2, "met": True}) == "round       2 meets the target with accuracy 0.9620"
     begun = progress.hear({"event": "search.warm_started", "count": 3, "origins": ["digits", "digits", "mnist"]})
     assert begun == "search    begins with 3 of the best of earlier studies: digits (2 studies), mnist"
+
+
+def finished(number: int, value: float, best: int, missed: float = 0.0, round_number: int = 1) -> dict[str, Any]:
+    candidate = Candidate(space="s", architecture={}, hyperparameters={})
+    values = {"accuracy": value, "num_parameters": 100.0 + missed}
+    trial = Trial(number=number, candidate=candidate, state="complete", values=values, constraints={"num_parameters": missed})
+    row = {"event": "trial.finished", "number": number, "round": round_number, "objective": "accuracy", "value": value, "state": "complete"}
+    return {**row, "best": value, "best_number": best, "seconds": 1.0, "trials": 4, "finished": 1, "trial": trial.to_json()}
+
+
+def test_the_best_keeps_the_constraints_or_is_called_the_closest() -> None:
+    """Over all rounds; trials of a later one say which it is."""
+    progress = screen.Progress()
+    progress.hear({"event": "stage.started", "stage": "search", "why": []})
+    first = progress.hear(finished(0, 0.8009, best=0, missed=50.0))
+    assert first == "trial       0 0.8009 misses num_parameters, closest 0.8009   in 1.0 s"
+    assert str(progress.hear(finished(1, 0.7, best=1))).startswith("trial       1 0.7000, best 0.7000 ")
+    row = {"event": "search.round", "round": 1, "reached": {}, "met": False, "diagnosis": "under-fit", "words": ""}
+    progress.hear(row)
+    progress.hear({"event": "search.opened", "trials": 4, "finished": 0, "objective": "accuracy", "direction": "maximize"})
+    later = progress.hear(finished(0, 0.9, best=0, missed=9.0, round_number=2))
+    assert str(later).startswith("trial       0 of round 2 0.9000 misses num_parameters, best 0.7000 ")
+    assert progress.best_place() == "trial 1 of round 1"
+
+
+def test_a_narrow_window_cuts_the_status_and_does_not_wrap_it() -> None:
+    """One line of the region for where the run is."""
+    live = screen.Live(Console(file=io.StringIO(), force_terminal=True, width=80, color_system=None))
+    live.progress.hear({"event": "stage.started", "stage": "search", "why": []})
+    live.progress.detail = "detail " * 20
+    frame = io.StringIO()
+    Console(file=frame, width=80).print(live.picture())
+    live.over.set()
+    live.region.stop()
+    (line,) = frame.getvalue().splitlines()
+    assert line.rstrip().endswith("…")
+    assert "search" in line
 
 
 def test_time_spent_waiting_for_another_run_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:

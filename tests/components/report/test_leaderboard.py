@@ -197,13 +197,26 @@ def test_better_follows_the_metric(name: str, value: float, than: float, expecte
     assert leaderboard.better(name, value, than) is expected
 
 
+def ended(number: int, value: float, best: int, **more: object) -> dict[str, object]:
+    row = {"event": "trial.finished", "number": number, "objective": "rmse", "best_number": best}
+    return {**row, "trial": trial(number, value, **more).to_json()}  # type: ignore[arg-type]
+
+
 def test_one_trial_of_an_unfinished_search_is_the_best() -> None:
-    """Whichever the latest event names, however many were the best for a while."""
-
-    def ended(number: int, best: int) -> dict[str, object]:
-        row = {"event": "trial.finished", "number": number, "objective": "rmse", "best_number": best}
-        return {**row, "trial": trial(number, 1.0).to_json()}
-
-    rows = leaderboard.trials_of_events([ended(0, 0), ended(1, 1), ended(2, 1)])
+    """However many were the best for a while."""
+    rows = leaderboard.trials_of_events([ended(0, 3.0, 0), ended(1, 1.0, 1), ended(2, 2.0, 1)])
     assert [row["number"] for row in rows if row["best"]] == [1]
     assert leaderboard.note({**rows[0], "missed": {"num_parameters": 4154.0}}) == "misses parameters by 4,154"
+
+
+def test_the_best_of_an_unfinished_search_is_that_of_all_rounds_and_keeps_the_constraints() -> None:
+    """A later round's best may be worse, or miss a limit; where every trial does, the one that comes nearest is the closest."""
+    over = {"event": "search.round", "round": 1}
+    kept, missed = {"constraints": {"macs": -1.0}}, {"constraints": {"macs": 5.0}}
+    for later in (ended(0, 2.0, 0, **kept), ended(0, 0.5, 0, **missed)):
+        rows = leaderboard.trials_of_events([ended(0, 1.0, 0, **kept), over, later])
+        assert [row["number"] for row in rows if row["best"]] == [0]
+        assert not any(row["closest"] for row in rows)
+    rows = leaderboard.trials_of_events([ended(0, 1.0, 0, constraints={"macs": 9.0}), over, ended(0, 2.0, 0, **missed)])
+    assert [leaderboard.note(row).partition(",")[0] for row in rows] == ["misses MACs by 9", "closest"]
+    assert not any(row["best"] for row in rows)
