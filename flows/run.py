@@ -140,6 +140,9 @@ class Run:
 
     def _lengthen(self, work: Workspace, told: JSON) -> None:
         """Gives the search the seconds that training will not need, once trials have shown what an epoch costs."""
+        targets, rounds = self.config.values["target"], self.config.values["rounds"]
+        if any(value is not None for value in targets.values()) and told.get("round", 1) < rounds:
+            return  # what is over is for the rounds to come
         left, trial = self.budget.left(), told.get("trial") or {}
         epoch = _epoch_seconds(trial.get("history") or ())
         if left is None or work.seconds is None or epoch is None or told.get("value") != told.get("best"):

@@ -60,7 +60,7 @@ STAGES: dict[str, Stage] = {
                 "runner", "search.workers", "search.trial_seconds", "search.warm_start", "search.storage", "training.epochs", *PLACES,
                 *FULL_ONLY,
             ),
-            extent=("search.trials", "search.keep"),
+            extent=("search.trials", "search.keep", "target", "rounds"),
             elastic=0.3, seeded=True, process="caller", words="tries candidates",
         ),
         Stage(

@@ -19,6 +19,7 @@ from components.search.interface import WEIGHTS, Assignment
 from components.search.plan import COSTS
 from components.search.ranking import without_nan
 from components.search.study import TrialFolder
+from components.search.target import shelf_of
 from components.store import FULL_DISK, fsync, full_disk_says_so
 
 
@@ -70,7 +71,7 @@ def _costs(task: Assignment) -> dict[str, float]:
         return {}
     from components.search.costs import measure
 
-    return measure(names, task.config["space"], task.candidate, task.dataset, task.folder.parent / "costs")
+    return measure(names, task.config["space"], task.candidate, task.dataset, shelf_of(task.folder) / "costs")
 
 
 def _with_rung(trial: Trial, earlier: Trial | None, task: Assignment) -> Trial:

@@ -6,12 +6,18 @@ from collections import Counter
 from collections.abc import Sequence
 
 from components.artifacts import Trial
+from components.errors import UsageError
 from components.processes import WorkerBug, WorkerDied
 from components.search.interface import Outcome
 from components.training.failure import cause_of
 from components.training.failure import oom_kills as oom_kills
 
-LIVES = 3  # times a trial is started when its process is killed from outside
+
+class NoTimeError(UsageError):
+    """The time was too short for a single trial."""
+
+
+LIVES = 3  # times that a trial's process is killed from outside before the trial is given up
 
 
 def was_killed(exitcode: int | None) -> bool:

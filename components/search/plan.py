@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # What a trial costs: minimised as an objective, bounded from above as a constraint (components/search/costs.py measures it).
 COSTS = ("num_parameters", "macs", "size_kb", "latency_ms")
+FAMILIES = ("space", "strategy", "scheduler", "evaluator", "optimizer", "schedule", "loss", "constraint")  # that change the question
 HOW = ("trials", "workers", "trial_seconds", "warm_start", "storage", "keep")  # settings of `search` that do not change the question
 
 
@@ -181,7 +182,8 @@ def _rungs(config: JSON, dataset: DatasetVersion) -> tuple[int, ...]:
 
 
 def _study_name(dataset: DatasetVersion, policy: AugmentationPolicy, config: JSON, seed: int, objectives: tuple[str, ...]) -> str:
-    sections = {name: config.get(name) for name in ("space", "strategy", "scheduler", "evaluator", "optimizer", "constraint")}
+    sections = {name: config.get(name) for name in FAMILIES}
+    sections["trainer"] = {name: value for name, value in (config.get("trainer") or {}).items() if name not in ("devices", "compile")}
     settings = {name: value for name, value in config["search"].items() if name not in HOW}
     training = {name: value for name, value in (config.get("training") or {}).items() if name != "epochs"}
     decided = [dataset.identity, policy.identity, sections, settings, training, seed, objectives]

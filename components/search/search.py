@@ -28,7 +28,7 @@ from components.processes import WorkerBug, WorkerDied
 from components.search.asker import Asker
 from components.search.compatibility import name_of
 from components.search.evaluation import evaluate_trial
-from components.search.failures import LIVES, explain, tally, was_killed
+from components.search.failures import LIVES, NoTimeError, explain, tally, was_killed
 from components.search.interface import WEIGHTS, Ancestor, Assignment, Outcome
 from components.search.kept import most_kept, publish, with_weights
 from components.search.plan import Plan
@@ -61,12 +61,14 @@ def search(dataset: DatasetVersion, policy: AugmentationPolicy, config: JSON, wo
     """The study's trials and its best one; the weights of the best `search.keep` of them, where there are any, below `work.out`.
 
     Stops after `search.trials` trials or `work.seconds`, whichever comes first. Raises `StageFailedError` when no trial
-    completes, `UsageError` for settings that no trial can be run with and constraints that no trial meets, `TryAgainError`
-    when the study cannot be written.
+    completes, `UsageError` for settings that no trial can be run with, a time too short for one trial and constraints that none
+    meets, `TryAgainError` when the study cannot be written.
     """
     plan = Plan.of(dataset, policy, config, work.seed)
     with _study_folder(work) as folder:
         result = in_rounds(plan, folder, work, lambda aimed, place: _one_study(aimed, place, work))
+        if violation(result.best_trial):
+            raise UsageError(nothing_fits(result.best_trial, plan))
         return publish(result, most_kept(config), work.out)
 
 
@@ -99,7 +101,7 @@ class _Search:
         self.waiting: list[int] = []
         self.elsewhere: set[int] = set()
         self._synced_at = self._claimed_at = time.monotonic()
-        self.lives: Counter[int] = Counter()
+        self.deaths: Counter[int] = Counter()
         self.share: float | None = None
         self.exhausted = False
         self._is_stopped = False
@@ -263,12 +265,12 @@ class _Search:
             objectives=self.plan.objectives, constraints=self.plan.constraints, ancestor=self._ancestor(candidate),
             supernet=self.asker.supernet,
         )  # fmt: skip
-        self.lives[number] += 1
         hard = None if limit is None else limit * OVERRUN + SLACK_SECONDS
         architecture = describe(candidate.architecture)
         self.work.emit(
-            "trial.started", number=number, round=self.plan.round, architecture=architecture, attempt=self.lives[number], epochs=task.epochs
-        )
+            "trial.started", number=number, round=self.plan.round, architecture=architecture, attempt=self.deaths[number] + 1,
+            epochs=task.epochs,
+        )  # fmt: skip
         self.runner.submit(number, evaluate_trial, task, limit=hard)
 
     def _limit(self) -> float | None:
@@ -361,15 +363,17 @@ class _Search:
 
     def _lives_again(self, outcome: Outcome) -> bool:
         """A process that was killed from outside, and not for want of memory, is no verdict on its trial."""
-        killed = outcome.kind == "died" and was_killed(outcome.value)
-        return killed and self.lives[outcome.key] < LIVES
+        if outcome.kind != "died" or not was_killed(outcome.value):
+            return False
+        self.deaths[outcome.key] += 1
+        return self.deaths[outcome.key] < LIVES
 
     def _failure(self, outcome: Outcome) -> Trial:
         state, cause, reason = explain(outcome)
         candidate = candidate_of(self.suggested[outcome.key])
         trial = Trial(number=outcome.key, candidate=candidate, state=state, cause=cause, reason=reason, seconds=outcome.seconds)
         if rested := self.resting.get(outcome.key):
-            trial = trial.replace(rungs=rested.rungs, num_parameters=rested.num_parameters)
+            trial = trial.replace(rungs=rested.rungs, num_parameters=rested.num_parameters, seconds=rested.seconds + outcome.seconds)
         place = self.study.trial_folder(outcome.key)
         place.write(candidate, trial)
         if isinstance(outcome.value, WorkerBug):
@@ -442,19 +446,22 @@ class _Search:
         trials = with_weights(trials, lambda number: self.study.trial_folder(number).path / WEIGHTS)
         best = self._best()
         if best is None:
-            raise StageFailedError(f"none of {len(trials)} trials completed: {tally(trials)}")
-        if violation(best):
-            raise UsageError(self._nothing_fits(best))
-        front = front_of(trials, self.plan.objectives, self.plan.directions)
-        if len(self.plan.objectives) > 1:
-            best = chosen_of(front, self.plan.objectives, self.plan.directions)
+            raise self._without_result(trials)
         many = len(self.plan.objectives) > 1
-        best = best if many else self._believed(best)
+        front = front_of(trials, self.plan.objectives, self.plan.directions)
+        if not violation(best):
+            best = chosen_of(front, self.plan.objectives, self.plan.directions) if many else self._believed(best)
         return SearchResult(
             study=self.plan.name, objective=self.plan.objective, direction=self.plan.direction, trials=trials, best_number=best.number,
             objectives=self.plan.objectives if many else (), directions=self.plan.directions if many else (),
             front=tuple(trial.number for trial in front) if many else (), derived=self.asker.derived,
         )  # fmt: skip
+
+    def _without_result(self, trials: Sequence[Trial]) -> AthanorError:
+        if self.work.seconds is not None and all(trial.state == "killed" and trial.cause == "timeout" for trial in trials):
+            had = f"the search had {self.work.seconds:.0f} s, too few for one trial"
+            return NoTimeError(f"{had}; raise budget, or lower search.epochs or search.rows")
+        return StageFailedError(f"none of {len(trials)} trials completed: {tally(trials)}")
 
     def _believed(self, best: Trial) -> Trial:
         """The trial that the strategy believes in, if it says so: the best of many noisy values is often a lucky one."""
@@ -477,11 +484,13 @@ class _Search:
                 self._tell(self.results[number])
         self.resting.clear()
 
-    def _nothing_fits(self, closest: Trial) -> str:
-        missed = [name for name, by in closest.constraints.items() if by > 0]
-        limits = ", ".join(f"constraint.{name}={_figure(self.plan.constraints[name])}" for name in missed)
-        reached = ", ".join(f"{name} {_figure(closest.values[name])}" for name in missed)
-        return f"no trial meets {limits}: the closest is trial {closest.number} with {reached}; loosen the limit or widen the space"
+
+def nothing_fits(closest: Trial, plan: Plan) -> str:
+    """What to say where no trial meets the constraints: which one comes closest, and by what."""
+    missed = [name for name, by in closest.constraints.items() if by > 0]
+    limits = ", ".join(f"constraint.{name}={_figure(plan.constraints[name])}" for name in missed)
+    reached = ", ".join(f"{name} {_figure(closest.values[name])}" for name in missed)
+    return f"no trial meets {limits}: the closest is trial {closest.number} with {reached}; loosen the limit or widen the space"
 
 
 def describe(architecture: JSON) -> str:

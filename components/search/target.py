@@ -9,6 +9,7 @@ candidates so far. The time that is left is shared among the rounds that are lef
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,9 +18,10 @@ from typing import Any
 
 from components import metrics
 from components.artifacts import JSON, DatasetVersion, SearchResult, Trial
-from components.errors import UnknownNameError, UsageError
-from components.search.plan import Plan
-from components.search.ranking import best_of, chosen_of, front_of
+from components.errors import StageFailedError, UnknownNameError, UsageError
+from components.search.failures import NoTimeError
+from components.search.plan import Plan, direction_of
+from components.search.ranking import best_of, chosen_of, front_of, violation
 from components.workspace import Workspace
 
 GROWTH = 1.5  # factor from round to round on what makes networks larger
@@ -63,15 +65,28 @@ def num_rounds(config: JSON) -> int:
 
 
 def in_rounds(plan: Plan, folder: Path, work: Workspace, run: Callable[[Plan, Path], SearchResult]) -> SearchResult:
-    """Runs one study, or several until the target is met or the rounds are used up; the trials of all, and the best of them."""
+    """Runs one study, or several until the target is met or the rounds are used up; the trials of all, and the best of them.
+
+    A round that comes to nothing takes nothing from those before it. If it is the first, and for want of time, the next
+    one asks the same again. Raises what `run` raises where nothing was found.
+    """
     targets, most = targets_of(plan.config, plan.dataset.task), num_rounds(plan.config)
     if not targets:
         return run(plan, folder)
     total, found, told = work.seconds, [], []  # type: tuple[float | None, list[SearchResult], list[JSON]]
     for number in range(1, most + 1):
         _share_out(work, total, most - number + 1)
-        found.append(run(plan, folder if number == 1 else folder / f"round{number}"))
-        total = total if total is None or work.seconds is None else max(total, work.seconds)
+        try:
+            found.append(_as_candidates(run(plan, place_of(folder, number)), plan))
+        except (StageFailedError, NoTimeError) as error:
+            if not found and (number == most or not isinstance(error, NoTimeError)):
+                raise
+            told.append(_came_to_nothing(number, targets, sum(len(result.trials) for result in found), error))
+            work.emit("search.round", **told[-1])
+            if found:
+                break
+            plan = plan.aimed(plan.config, number + 1)
+            continue
         best = merged(found, plan).best_trial
         row: JSON = {"round": number, "target": targets, "reached": {name: best.values.get(name) for name in targets}}
         row |= {"met": met(best, targets), "first": sum(len(result.trials) for result in found[:-1])}
@@ -86,6 +101,35 @@ def in_rounds(plan: Plan, folder: Path, work: Workspace, run: Callable[[Plan, Pa
     return merged(found, plan).replace(rounds=tuple(told))
 
 
+def _came_to_nothing(number: int, targets: dict[str, float], first: int, error: Exception) -> JSON:
+    return {
+        "round": number, "target": targets, "reached": {}, "met": False, "first": first, "diagnosis": "no result",
+        "words": str(error), "aim": "",
+    }  # fmt: skip
+
+
+def _as_candidates(result: SearchResult, plan: Plan) -> SearchResult:
+    """A round's result whose candidates say what their round changed of the training, so that the full one does the same."""
+    weights = (plan.config.get("training") or {}).get("class_weights")
+    if plan.round == 1 or not weights:
+        return result
+    trials = [
+        trial.replace(candidate=trial.candidate.replace(hyperparameters={**trial.candidate.hyperparameters, "class_weights": weights}))
+        for trial in result.trials
+    ]
+    return result.replace(trials=tuple(trials))
+
+
+def place_of(folder: Path, number: int) -> Path:
+    """Where the study of a round lies: the first in the folder itself, the others below it."""
+    return folder if number == 1 else folder / f"round{number}"
+
+
+def shelf_of(folder: Path) -> Path:
+    """The folder that studies lie in, from that of any round."""
+    return folder.parent.parent if re.fullmatch(r"round\d+", folder.name) else folder.parent
+
+
 def _share_out(work: Workspace, total: float | None, rounds_left: int) -> None:
     if total is not None:
         gone = time.monotonic() - work.started
@@ -94,7 +138,7 @@ def _share_out(work: Workspace, total: float | None, rounds_left: int) -> None:
 
 def met(trial: Trial, targets: dict[str, float]) -> bool:
     """Whether a trial's validation metrics reach every target."""
-    return all(
+    return not violation(trial) and all(
         name in trial.values and (trial.values[name] <= value if metrics.direction(name) == "minimize" else trial.values[name] >= value)
         for name, value in targets.items()
     )
@@ -111,7 +155,7 @@ def merged(found: list[SearchResult], plan: Plan) -> SearchResult:
     first = found[0]
     best = best_of(trials, first.objective, first.direction)
     assert best is not None
-    if not first.front:
+    if not first.objectives or violation(best):
         return first.replace(trials=tuple(trials), best_number=best.number)
     front = front_of(trials, first.objectives, first.directions)
     best = chosen_of(front, first.objectives, first.directions)
@@ -124,9 +168,13 @@ def diagnose(trial: Trial, plan: Plan) -> Diagnosis:
 
 
 def _too_slow(trial: Trial, plan: Plan) -> Diagnosis | None:
-    near = [name for name, missed in trial.constraints.items() if missed > -0.05 * plan.constraints[name]]
+    from_above = [name for name in trial.constraints if direction_of(name) == "minimize"]
+    near = [name for name in from_above if trial.constraints[name] > -0.05 * plan.constraints[name]]
     if not near:
         return None
+    if missed := [name for name in near if trial.constraints[name] > 0]:
+        words = f"no trial meets constraint.{missed[0]}={plan.constraints[missed[0]]:g}, the closest has {trial.values[missed[0]]:.4g}"
+        return Diagnosis("too slow", words, "smaller networks", lambda c: sized(c, 1 / GROWTH))
     words = f"the best trial is at the limit of constraint.{near[0]}={plan.constraints[near[0]]:g}"
     return Diagnosis("too slow", words, "smaller networks, trained longer", lambda c: longer(sized(c, 1 / GROWTH), plan))
 

@@ -10,11 +10,16 @@ from typing import Any
 
 import pytest
 
-from components.artifacts import DatasetVersion, Trial
+from components.artifacts import DatasetVersion, SearchResult, Trial
 from components.errors import UsageError
+from components.search import target
+from components.search.failures import NoTimeError
 from components.search.plan import Plan
 from components.search.ranking import costs, distance, dominates
 from components.search.target import diagnose
+from components.training.searched import settled
+from components.workspace import Workspace
+from flows.table import STAGES
 from tests.components.search import standin
 from tests.components.search.test_search import Events, decisions, outcome, run
 
@@ -40,6 +45,18 @@ def test_trials_rest_at_rungs_and_the_best_are_carried_on(dataset: DatasetVersio
     done = Counter((row["number"], row["epoch"]) for row in standin.starts(tmp_path / "s"))
     assert set(done.values()) == {1}, "an epoch was trained twice"
     assert sum(done.values()) == sum(max(int(e) for e in t.rungs) for t in result.trials)
+
+
+def test_a_trial_that_is_killed_at_every_rung_once_has_lives_for_each_kill_only(dataset: DatasetVersion, tmp_path: Path) -> None:
+    """Its starts at higher rungs are no deaths: it is what it would have been."""
+    emit = Events()
+    whole = run(dataset, tmp_path / "whole", **CLIMBING)
+    fragile = {**CLIMBING, "evaluator": {"_target_": f"{standin.HERE}.KilledOnceAtTheTop"}}
+    result = run(dataset, tmp_path / "s", emit=emit, **fragile)
+    assert [(outcome(t), t.rungs) for t in result.trials] == [(outcome(t), t.rungs) for t in whole.trials]
+    assert len(emit.named("trial.retried")) == 2
+    undisturbed = [row["attempt"] for row in emit.named("trial.started") if row["epochs"] == 3]
+    assert set(undisturbed) == {1}
 
 
 def test_a_climbing_study_goes_on_where_it_was(dataset: DatasetVersion, tmp_path: Path) -> None:
@@ -156,6 +173,86 @@ def test_a_missed_target_gets_a_diagnosis_and_a_round_that_starts_from_the_best(
     best_before = min(result.trials[:4], key=lambda t: t.values["rmse"])
     assert decisions(result)[4] == decisions(result)[best_before.number]
     assert len(emit.named("search.round")) == 2
+
+
+def test_a_round_that_nothing_comes_of_takes_nothing_from_those_before(
+    dataset: DatasetVersion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    """Where trials of the second round all fail, or all miss a limit, the first one's best is the result."""
+    goal: dict[str, Any] = {"target": {"rmse": 1e-6}, "rounds": 3, "trials": 3}
+    broken = {"_target_": f"{standin.HERE}.Own", "function": "always_a_bug"}
+    monkeypatch.setattr(target, "sized", lambda config, factor: {**config, "evaluator": broken})
+    alone = run(dataset, tmp_path / "alone", trials=3)
+    result = run(dataset, tmp_path / "s", **goal)
+    assert result.best_trial.values == alone.best_trial.values
+    assert [(row["diagnosis"], row["met"]) for row in result.rounds][1:] == [("no result", False)]
+    assert "none of 3 trials completed" in result.rounds[1]["words"]
+
+
+def test_limits_that_the_first_round_misses_aim_the_second(dataset: DatasetVersion, tmp_path: Path) -> None:
+    """At smaller networks; if all rounds miss them, the closest of all is named."""
+    emit = Events()
+    with pytest.raises(UsageError, match=r"no trial meets constraint.mae=1e-09: the closest is trial \d with mae 0\.\d+; loosen"):
+        run(dataset, tmp_path / "s", trials=3, constraint={"mae": 1e-9}, target={"rmse": 0.5}, rounds=2, emit=emit)
+    first, second = emit.named("search.round")
+    assert (first["diagnosis"], first["aim"], first["met"]) == ("too slow", "smaller networks", False)
+    assert "no trial meets constraint.mae" in first["words"]
+    assert second["aim"] == ""
+
+
+def test_a_first_round_without_time_leaves_the_question_to_the_next(dataset: DatasetVersion, tmp_path: Path) -> None:
+    """And where no round has the time for one trial, that is what is said."""
+    emit, asked = Events(), []
+    config = standin.config(trials=2, target={"rmse": 10.0}, rounds=2)
+    plan, found = Plan.of(dataset, standin.POLICY, config, 0), run(dataset, tmp_path / "s", trials=2)
+
+    def hurried(plan: Plan, folder: Path) -> SearchResult:
+        asked.append(folder.name)
+        if len(asked) == 1:
+            raise NoTimeError("the search had 1 s, too few for one trial")
+        return found
+
+    result = target.in_rounds(plan, tmp_path / "it", Workspace(out=tmp_path, seconds=60, emit=emit), hurried)
+    assert asked == ["it", "round2"]
+    assert [row["met"] for row in result.rounds] == [False, True]
+    assert [row["diagnosis"] for row in emit.named("search.round")[:1]] == ["no result"]
+
+
+def test_a_search_without_time_for_one_trial_says_so(dataset: DatasetVersion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one line that says what to raise: it is no bug."""
+    monkeypatch.setattr("components.search.search.GRACE_SECONDS", 0.6)
+    with pytest.raises(NoTimeError, match=r"the search had \d+ s, too few for one trial; raise budget"):
+        run(dataset, tmp_path / "s", seconds=0.2, evaluator=f"{standin.HERE}.sleeps")
+
+
+def test_each_setting_that_changes_a_trial_changes_the_studys_name(dataset: DatasetVersion) -> None:
+    """On one database a study has nothing but its name: all that the stage's key takes is in it, but for what is asked of rounds."""
+    stage = STAGES["search"]
+    left_out = {*stage.ignores, *stage.extent, "runner", "parent", "inherit", "finetune", "metrics", "search"}
+    plain = standin.config()
+    name = Plan.of(dataset, standin.POLICY, plain, 0).name
+    for section in stage.reads:
+        if section in left_out:
+            continue
+        changed = {**plain, section: CHANGED[section]}
+        assert Plan.of(dataset, standin.POLICY, changed, 0).name != name, section
+
+
+CHANGED: dict[str, Any] = {
+    "space": {"_target_": f"{standin.HERE}.TwoPoints"}, "strategy": standin.TPE, "scheduler": ASHA, "evaluator": DESCENDING,
+    "trainer": {"_target_": "components.training.trainer.cpu.Cpu", "accumulate": 4}, "optimizer": {"other": {}},
+    "schedule": {"one_cycle": {}}, "loss": {"huber": {}}, "training": {"clip": 0.5}, "objective": ["rmse", "mae"],
+    "constraint": {"mae": 1.0},
+}  # fmt: skip
+
+
+def test_a_class_that_got_weight_in_a_round_has_it_in_the_full_training(dataset: DatasetVersion) -> None:
+    """A candidate of that round carries it, and training takes a candidate's own."""
+    plan = dataclasses.replace(Plan.of(dataset, standin.POLICY, target.weighted(standin.config(), 1), 0), round=2)
+    result = SearchResult(study="s", objective="rmse", direction="minimize", trials=(trial_with(),), best_number=0)
+    found = target._as_candidates(result, plan).best.hyperparameters
+    assert found == {"class_weights": {"1": 2.0}}
+    assert settled({"clip": 1.0, "class_weights": {"0": 9.0}}, found)["class_weights"] == {"1": 2.0}
 
 
 CURVE = [{"epoch": e, "train_loss": 1.0 / e, "log_loss": 0.6} for e in range(1, 10)]
