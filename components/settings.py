@@ -1,4 +1,4 @@
-"""Numbers in a configuration, checked where they are used: the sentence names the key, the rule and the value."""
+"""Numbers and names in a configuration, checked where they are used: the sentence names the key, the rule and the value."""
 
 from __future__ import annotations
 
@@ -15,6 +15,13 @@ def whole(key: str, value: Any, least: int, most: int | None = None, *, limit: s
         rule = f"of at least {least}" if most is None else f"in {least}..{most}{limit and f' ({limit})'}"
         raise UsageError(f"{key} must be a whole number {rule}, got {value!r}")
     return int(value)
+
+
+def texts(key: str, value: Any) -> tuple[str, ...]:
+    """A list of texts. Raises `UsageError`."""
+    if not isinstance(value, list | tuple) or not all(isinstance(one, str) for one in value):
+        raise UsageError(f"{key} must be a list of names, got {value!r}")
+    return tuple(value)
 
 
 def number(key: str, value: Any, low: float, high: float = math.inf, *, above: bool = False, below: bool = False) -> float:

@@ -117,6 +117,9 @@ def _split_conf_dir(overrides: Iterable[str], conf: Path) -> tuple[list[str], li
         key, equals, value = word.partition("=")
         if key == "parent":
             word = f"parent={_quoted(value)}"
+        if key.lstrip("+").startswith("training.class_weights"):
+            words += _class_weights(key.lstrip("+"), value)
+            continue
         if key == "conf_dir" and equals:
             folder = Path(value).absolute()
             if not folder.is_dir():
@@ -127,6 +130,21 @@ def _split_conf_dir(overrides: Iterable[str], conf: Path) -> tuple[list[str], li
         else:
             words.append(word)
     return words, folders
+
+
+def _class_weights(key: str, value: str) -> list[str]:
+    """The words that set weights of classes: their keys are data, which Hydra must be told to add. Raises `UsageError`."""
+    import yaml
+
+    index = key.removeprefix("training.class_weights").removeprefix(".")
+    try:
+        given = yaml.safe_load(value)
+    except yaml.YAMLError:
+        given = value
+    weights = {index: given} if index else given
+    if not isinstance(weights, dict):
+        raise UsageError(f"training.class_weights maps class indices to positive numbers, as in {{1: 2.0}}, got {value}")
+    return [f"++training.class_weights.{name}={weight}" for name, weight in weights.items()]
 
 
 def _quoted(value: str) -> str:
@@ -182,6 +200,7 @@ def _compose(words: list[str], folders: list[Path]) -> JSON:
         plain = OmegaConf.to_container(OmegaConf.create(values), resolve=True, throw_on_missing=True)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise _explained(error, words, folders) from error
+    plain["training"]["class_weights"] = {str(index): weight for index, weight in (plain["training"].get("class_weights") or {}).items()}
     lists = {group: list(plain[group]) for group in _groups(folders) if group in plain and group not in choices}
     return {"values": plain, "choices": {k: v for k, v in choices.items() if not k.startswith("hydra")} | lists}
 
@@ -194,9 +213,12 @@ def _check_groups(words: list[str], folders: list[Path]) -> None:
             continue
         if value in ("", "null") and key in REQUIRED:
             raise UsageError(f"{key} cannot be {value or 'empty'} (choices: {', '.join(sorted(groups[key]))})")
-        for name in re.split(r"[\[\],\s]+", value):
-            if name and name != "null" and name not in groups[key]:
+        names = [name for name in re.split(r"[\[\],\s]+", value) if name]
+        for name in names:
+            if name != "null" and name not in groups[key]:
                 raise UnknownNameError(key, name, groups[key])
+        if len(names) > 1 and key in REQUIRED and key not in LISTS:
+            raise UsageError(f"{key} takes one choice, got {value}; write {key}={names[0]}")
 
 
 def _groups(folders: list[Path]) -> dict[str, list[str]]:
@@ -245,8 +267,20 @@ RULES: dict[str, tuple[type | tuple[type, ...], str, Any]] = {
     "search.trials": (int, "a whole number, at least 1", lambda v: v >= 1),
     "search.epochs": ((int, str), "auto or a whole number, at least 1", lambda v: v == "auto" or (isinstance(v, int) and v >= 1)),
     "training.epochs": ((int, str), "auto or a whole number, at least 1", lambda v: v == "auto" or (isinstance(v, int) and v >= 1)),
+    "training.threads": ((int, str), "auto or a whole number, at least 1", lambda v: v == "auto" or (isinstance(v, int) and v >= 1)),
+    "training.workers": ((int, str), "auto or a whole number, at least 0", lambda v: v == "auto" or (isinstance(v, int) and v >= 0)),
+    "training.memory_format": (str, "auto, contiguous or channels_last", lambda v: v in ("auto", "contiguous", "channels_last")),
+    "training.precision": (str, "auto, fp32 or bf16", lambda v: v in ("auto", "fp32", "bf16")),
+    "training.data": (str, "auto, memory or stream", lambda v: v in ("auto", "memory", "stream")),
+    "training.patience": ((int, type(None)), "null or a whole number, at least 1", lambda v: v is None or v >= 1),
     "inherit": (str, "none or stages", lambda v: v in ("none", "stages")),
     "selection.tolerance": ((int, float), "between 0 and 1", lambda v: 0 <= v <= 1),
+}
+SECTIONS = {  # whose settings are set one by one, with an example
+    "split": "test=0.2",
+    "search": "trials=16",
+    "training": "epochs=20",
+    "selection": "tolerance=0.005",
 }
 LISTS = ("check", "optimizer", "schedule", "loss", "finetune", "gate")
 REQUIRED = (
@@ -275,12 +309,16 @@ REQUIRED = (
 def _judge(found: JSON) -> None:
     """Collects every problem of the composed values, then raises once."""
     values = found["values"]
+    problems = _shape_problems(values)
+    if problems:
+        raise UsageError("; ".join(problems))
     problems = [f"{name} cannot be {'null' if name in values else 'empty'}" for name in REQUIRED if not values.get(name)]
     for name, (kind, rule, holds) in RULES.items():
         value = _at(values, name)
         if isinstance(value, bool) or not isinstance(value, kind) or not holds(value):
             problems.append(f"{name} must be {rule}, got {value!r}")
     problems += mistakes(values["training"])
+    problems += _weight_problems(values["training"]["class_weights"])
     problems += _parent_problems(values)
     problems += _soup_problems(values)
     problems += _member_problems(values)
@@ -289,6 +327,19 @@ def _judge(found: JSON) -> None:
         problems.append(f"search.workers must be auto or a whole number, at least 1, got {values['search']['workers']!r}")
     if problems:
         raise UsageError("; ".join(problems))
+
+
+def _shape_problems(values: JSON) -> list[str]:
+    """Where a whole section was given a value, which leaves nothing to judge the rest by."""
+    problems = [
+        f"{name} holds settings by name, got {values[name]!r}; write {name}.SETTING=VALUE, such as {name}.{setting}"
+        for name, setting in SECTIONS.items()
+        if not isinstance(values[name], Mapping)
+    ]
+    plugins = values["plugins"]
+    if not isinstance(plugins, list):
+        problems.append(f"plugins must be a list of packages, got {plugins!r}; write plugins=[{plugins}]")
+    return problems
 
 
 def _member_problems(values: JSON) -> list[str]:
@@ -306,6 +357,14 @@ def _parent_problems(values: JSON) -> list[str]:
     if values.get("parent") is None:
         return ["inherit=stages takes stages of a parent's; add parent=run:ID, for one"] if values.get("inherit") == "stages" else []
     return [found] if (found := problem(values["parent"])) else []
+
+
+def _weight_problems(weights: JSON) -> list[str]:
+    return [
+        f"training.class_weights maps class indices to positive numbers, got {index}: {weight}"
+        for index, weight in weights.items()
+        if not index.isdigit() or isinstance(weight, bool) or not isinstance(weight, int | float) or not weight > 0
+    ]
 
 
 def _soup_problems(values: JSON) -> list[str]:

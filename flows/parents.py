@@ -18,7 +18,7 @@ from typing import Any
 from components.artifacts import JSON, DatasetVersion, TrainedModel
 from components.build import build
 from components.errors import UsageError
-from components.models.parent import Parent, adopting, require_alike, require_intact, require_kin, same_answers, unpack
+from components.models.parent import Parent, adopting, require_alike, require_intact, require_kin, require_modality, same_answers, unpack
 from components.store import write_atomically
 
 KINDS = ("run:", "file:", "mlflow:models:/")
@@ -123,8 +123,11 @@ def judge(values: JSON, dataset: DatasetVersion | None) -> None:
     if not getattr(build(values["evaluator"]), "adopts", False):
         both = f"evaluator={evaluator} gives candidates weights of its own or none, parent={values['parent']} the parent's"
         raise UsageError(f"{both}; choose evaluator=train")
+    parent = resolve(values["parent"])
     if dataset is not None:
-        require_kin(resolve(values["parent"]), dataset)
+        require_kin(parent, dataset)
+    elif modality := getattr(build(values["dataset"]), "modality", None):
+        require_modality(parent, modality, "the dataset")
 
 
 def judge_inheritance(values: JSON, dataset: DatasetVersion | None) -> None:

@@ -29,11 +29,13 @@ def saved(name: str) -> Path:
 
 def enter(name: str, overrides: list[str]) -> Outcome:
     """Runs one stage on the saved records of the stages before it, in this process, and saves its own."""
+    from flows.ahead import judge
     from flows.config import load
     from flows.run import Run
 
     stage = stage_named(name)
     config = load(overrides)
+    judge(config, None)
     records = {needed: _load_saved(needed) for needed in stage.takes}
     with Run.open(config, listeners=()) as run:
         run.inline = True

@@ -87,6 +87,8 @@ def unpack(path: Path, **origin: object) -> Parent:
         parent = Parent.from_json(body, weights.parent)
     except ValueError as error:
         raise DataError(f"{record} was written by another version of Athanor ({error}); register the model again with this one") from error
+    if not isinstance(parent.model.space.get("_target_"), str):
+        raise DataError(f"{record} names no space that its network is of; take the folder from the registry again")
     parent = parent.replace(model=parent.model.replace(weights=parent.model.weights.replace(path=weights)), origin=dict(origin))
     require_intact(parent)
     return parent
@@ -135,14 +137,19 @@ def require_intact(parent: Parent) -> None:
         raise DataError(f"the weights {weights.path} are not those of parent {parent.name}: {wrong}; take the file from its source again")
 
 
+def require_modality(parent: Parent, modality: str, whose: str) -> None:
+    """Raises `UsageError` for a parent of data of another kind."""
+    if (theirs := parent.dataset).modality != modality:
+        raise UsageError(
+            f"parent {parent.name} was trained on {theirs.modality} data ({theirs.name}), {whose} is {modality}; "
+            f"name a parent of {modality} data or none"
+        )
+
+
 def require_kin(parent: Parent, dataset: DatasetVersion) -> None:
     """Raises `UsageError`, naming both, for a parent of another modality or of inputs that have nothing in common."""
     theirs, ours = parent.dataset, dataset
-    if theirs.modality != ours.modality:
-        raise UsageError(
-            f"parent {parent.name} was trained on {theirs.modality} data ({theirs.name}), dataset {ours.name!r} is {ours.modality}; "
-            f"name a parent of {ours.modality} data or none"
-        )
+    require_modality(parent, ours.modality, f"dataset {ours.name!r}")
     if _layout(theirs) != _layout(ours):
         both = f"parent {parent.name} takes {_words(theirs)}, dataset {ours.name!r} has {_words(ours)}"
         raise UsageError(f"{both}; name another parent or none")

@@ -47,6 +47,13 @@ def test_a_choice_has_the_name_of_its_module(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "words", [["training.class_weights={1: 2, 3: 0.5}"], ["training.class_weights.1=2", "+training.class_weights.3=0.5"]]
+)
+def test_weights_of_classes_can_be_typed(words: list[str]) -> None:
+    assert load(words).values["training"]["class_weights"] == {"1": 2, "3": 0.5}
+
+
+@pytest.mark.parametrize(
     ("words", "line"),
     [
         (["space=convnt"], "unknown space 'convnt'; did you mean 'convnet'"),
@@ -63,6 +70,13 @@ def test_a_choice_has_the_name_of_its_module(file: Path) -> None:
         ),
         (["split.test=0.9"], "split.test must be between 0 and 0.5, got 0.9; "),
         (["budget=soon"], "a duration is a number with s, m, h or d"),
+        (["training.precision=fp16"], "training.precision must be auto, fp32 or bf16, got 'fp16'"),
+        (["training.patience=0"], "training.patience must be null or a whole number, at least 1, got 0"),
+        (["training.threads=0", "training.memory_format=x"], "training.threads must be auto or a whole number, at least 1, got 0; trainin"),
+        (["training.data=disk"], "training.data must be auto, memory or stream, got 'disk'"),
+        (["training.workers=-1"], "training.workers must be auto or a whole number, at least 0, got -1"),
+        (["training.class_weights={1: -2}"], "training.class_weights maps class indices to positive numbers, got 1: -2"),
+        (["training.class_weights=7"], "training.class_weights maps class indices to positive numbers, as in {1: 2.0}, got 7"),
         (["search.workers=many"], "search.workers must be auto or a whole number"),
         (["trials"], "an override has the form key=value"),
         (["seed.x=1"], "seed has no keys"),

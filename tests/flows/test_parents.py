@@ -164,6 +164,8 @@ def test_members_of_a_soup_that_cannot_be_averaged_are_told_before_a_run(finishe
         load(["fusion=greedy_soup", "fusion.members=[theirs]"])
     with pytest.raises(UsageError, match=r"fusion.members must be a list, got 'run:a'; write \[run:a\]"):
         load(["fusion=greedy_soup", "fusion.members=run:a"])
+    with pytest.raises(UsageError, match=r"fusion.members must be a list of names, got 7"):
+        build(load(["fusion=greedy_soup", "fusion.members=7"]).values["fusion"])
     with pytest.raises(UsageError, match=r"fusion.members must be a whole number"):
         load(["fusion=ensemble", "fusion.members=[run:a]"])
     with pytest.raises(UsageError, match=f"the search chooses without a parent; take parent={run}"):
@@ -190,6 +192,8 @@ def test_what_cannot_go_together_is_told_before_a_run(finished: Finished, at_hom
     table = records_of(at_home / "runs" / finished[1]["run"])["version"].replace(modality="table", name="adult")
     with pytest.raises(UsageError, match=r"was trained on image data \(digits\), dataset 'adult' is table"):
         judge(load([*SMALL, run]).values, table)
+    with pytest.raises(UsageError, match=r"was trained on image data \(digits\), the dataset is table; name a parent of table data"):
+        judge(load([*SMALL, run, "dataset=csv", "dataset.path=x.csv", "dataset.target=y"]).values, None)
 
 
 def test_a_pickle_ends_the_command_before_anything_runs(finished: Finished, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from components.artifacts import TrainedModel
-from components.settings import whole
+from components.settings import texts, whole
 
 if TYPE_CHECKING:
     from components.fusion.pool import Pool
@@ -17,7 +17,7 @@ class UniformSoup:
 
     def __init__(self, *, finetunes: int = 3, epochs: int = 5, members: Sequence[str] = ()) -> None:
         self.finetunes, self.epochs = whole("fusion.finetunes", finetunes, 0), whole("fusion.epochs", epochs, 1)
-        self.members = tuple(members)
+        self.members = texts("fusion.members", members)
 
     def fuse(self, pool: Pool) -> TrainedModel:
         """The best ingredient where their mean is worse on validation."""
