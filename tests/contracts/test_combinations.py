@@ -12,7 +12,8 @@ import yaml
 
 from components import build
 from components.errors import UsageError
-from components.search.compatibility import check
+from components.models.declared import declared
+from components.search.compatibility import check, offers_of
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 FAMILIES = ("space", "strategy", "scheduler", "evaluator")
@@ -21,10 +22,14 @@ NODES = {(family, name): yaml.safe_load((CONF / family / f"{name}.yaml").read_te
 Choice = dict[str, str]
 
 
-def refusal(choice: Choice, num_objectives: int) -> str | None:
+SPACES = {name: build.build(NODES["space", name]) for name in MEMBERS["space"]}
+
+
+def refusal(choice: Choice, num_objectives: int, *, is_built: bool = True) -> str | None:
+    """Why `check` refuses, with the space itself or from what it declares."""
     config: dict[str, Any] = {family: NODES[family, name] for family, name in choice.items()}
     try:
-        check(config, build.build(config["space"]), num_objectives)
+        check(config, SPACES[choice["space"]] if is_built else None, num_objectives)
     except UsageError as error:
         return str(error)
     return None
@@ -40,21 +45,35 @@ def test_the_families_are_there() -> None:
 
 @pytest.mark.parametrize("num_objectives", [1, 2])
 def test_all_pairs_go_together_or_say_what_would(num_objectives: int) -> None:
-    """Following the advice of a refusal, one word at a time, ends in a combination that is accepted."""
+    """Whichever advice of a refusal is followed, it is none that was followed already and ends in what is accepted."""
     accepted = 0
     for names in itertools.product(*(MEMBERS[family] for family in FAMILIES)):
-        choice, steps = dict(zip(FAMILIES, names)), 0
-        while (said := refusal(choice, num_objectives)) is not None:
-            assert "\n" not in said
-            advice = re.search(r"choose (\w+)=(\w+)", said)
-            assert advice, f"{choice}: {said}"
-            family, name = advice.groups()
-            assert name in MEMBERS[family], said
-            assert choice[family] != name, f"{choice}: {said} advises what is chosen"
-            choice, steps = choice | {family: name}, steps + 1
-            assert steps <= 4, f"{names}: the advice leads in circles, last: {said}"
-        accepted += steps == 0
+        choice = dict(zip(FAMILIES, names))
+        said = refusal(choice, num_objectives)
+        accepted += said is None
+        for change in advised(said) if said else ():
+            assert all(choice[family] != name for family, name in change.items()), f"{choice}: {said} advises what is chosen"
+            assert refusal(choice | change, num_objectives) is None, f"{choice}: {change} does not help, it was {said}"
     assert accepted >= len(MEMBERS["space"]) * 10
+
+
+def advised(said: str) -> list[Choice]:
+    """The changes, of one member or two, that a refusal says would do."""
+    assert "\n" not in said
+    advice = re.search(r"choose (\w+=\w+(?: (?:or )?\w+=\w+)*)", said)
+    assert advice, said
+    return [dict(word.split("=") for word in change.split()) for change in advice[1].split(" or ")]  # type: ignore[misc]
+
+
+def test_what_a_space_declares_is_what_it_is() -> None:
+    """So that a refusal is the same before its module, and torch, is imported."""
+    for names in itertools.product(*(MEMBERS[family] for family in FAMILIES)):
+        choice = dict(zip(FAMILIES, names))
+        assert refusal(choice, 1, is_built=False) == refusal(choice, 1)
+    for name, space in SPACES.items():
+        found = declared(NODES["space", name]["_target_"])
+        assert found is not None
+        assert (found.modality, found.offers) == (space.modality, offers_of(space))
 
 
 @pytest.mark.parametrize(
