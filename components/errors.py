@@ -39,7 +39,7 @@ class UnknownNameError(UsageError):
 
     def __init__(self, kind: str, name: str, choices: Iterable[str]) -> None:
         self.kind, self.name, self.choices = kind, name, sorted(set(choices))
-        close = difflib.get_close_matches(name, self.choices, n=1, cutoff=0.5)
+        close = difflib.get_close_matches(str(name), self.choices, n=1, cutoff=0.5)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         listed = ", ".join(self.choices[:20]) + (", ..." if len(self.choices) > 20 else "")
         super().__init__(f"unknown {kind} {name!r}{hint} (choices: {listed or 'none'})")

@@ -58,7 +58,7 @@ def objective(name: str | None, for_task: str) -> str:
     """`name`, or the task's default for None. Raises `UsageError` for a metric that does not exist or does not fit the task."""
     if name is None:
         return default_objective(for_task)
-    if name not in METRICS:
+    if not isinstance(name, str) or name not in METRICS:
         raise UnknownNameError("metrics.objective", name, names(for_task))
     if name not in names(for_task):
         fitting = ", ".join(names(for_task))

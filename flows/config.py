@@ -200,6 +200,7 @@ def _compose(words: list[str], folders: list[Path]) -> JSON:
         plain = OmegaConf.to_container(OmegaConf.create(values), resolve=True, throw_on_missing=True)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise _explained(error, words, folders) from error
+    _check_sections(plain)
     plain["training"]["class_weights"] = {str(index): weight for index, weight in (plain["training"].get("class_weights") or {}).items()}
     lists = {group: list(plain[group]) for group in _groups(folders) if group in plain and group not in choices}
     return {"values": plain, "choices": {k: v for k, v in choices.items() if not k.startswith("hydra")} | lists}
@@ -219,6 +220,16 @@ def _check_groups(words: list[str], folders: list[Path]) -> None:
                 raise UnknownNameError(key, name, groups[key])
         if len(names) > 1 and key in REQUIRED and key not in LISTS:
             raise UsageError(f"{key} takes one choice, got {value}; write {key}={names[0]}")
+
+
+def _check_sections(values: JSON) -> None:
+    """A whole section that was given a value leaves nothing to judge the rest by. Raises `UsageError`."""
+    for name, setting in SECTIONS.items():
+        if not isinstance(values[name], Mapping):
+            rule = f"write {name}.SETTING=VALUE, such as {name}.{setting}"
+            raise UsageError(f"{name} holds settings by name, got {values[name]!r}; {rule}")
+    if not isinstance(values["plugins"], list):
+        raise UsageError(f"plugins must be a list of packages, got {values['plugins']!r}; write plugins=[{values['plugins']}]")
 
 
 def _groups(folders: list[Path]) -> dict[str, list[str]]:
@@ -309,9 +320,6 @@ REQUIRED = (
 def _judge(found: JSON) -> None:
     """Collects every problem of the composed values, then raises once."""
     values = found["values"]
-    problems = _shape_problems(values)
-    if problems:
-        raise UsageError("; ".join(problems))
     problems = [f"{name} cannot be {'null' if name in values else 'empty'}" for name in REQUIRED if not values.get(name)]
     for name, (kind, rule, holds) in RULES.items():
         value = _at(values, name)
@@ -327,19 +335,6 @@ def _judge(found: JSON) -> None:
         problems.append(f"search.workers must be auto or a whole number, at least 1, got {values['search']['workers']!r}")
     if problems:
         raise UsageError("; ".join(problems))
-
-
-def _shape_problems(values: JSON) -> list[str]:
-    """Where a whole section was given a value, which leaves nothing to judge the rest by."""
-    problems = [
-        f"{name} holds settings by name, got {values[name]!r}; write {name}.SETTING=VALUE, such as {name}.{setting}"
-        for name, setting in SECTIONS.items()
-        if not isinstance(values[name], Mapping)
-    ]
-    plugins = values["plugins"]
-    if not isinstance(plugins, list):
-        problems.append(f"plugins must be a list of packages, got {plugins!r}; write plugins=[{plugins}]")
-    return problems
 
 
 def _member_problems(values: JSON) -> list[str]:

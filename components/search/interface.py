@@ -120,13 +120,15 @@ class Evaluator(Protocol):
     `needs` what it asks of the strategy and the space (`supernet`, `weights`). `keeps_weights` says that the trial's
     folder is to keep `weights.safetensors` (left in `scratch`), for later trials to start from and for fusion. One that
     does not train names in `scores` what it gives instead of validation metrics, the usual one first, with the direction
-    of each: the objective of its studies is one of these. It may be left out, as if empty.
+    of each: the objective of its studies is one of these. It may be left out, as if empty. `judges_on_folds` says whether
+    `search.folds` is heeded; it may be left out, as if true.
     """
 
     offers: frozenset[str]
     needs: frozenset[str]
     keeps_weights: bool
     scores: Mapping[str, str]
+    judges_on_folds: bool
 
     def evaluate(self, task: Assignment, scratch: Path, *, emit: Callable[..., Any]) -> Trial:
         """The trial, complete or failed with its cause. `scratch` is this trial's own folder and survives a kill."""

@@ -15,6 +15,7 @@ from components.budget import seconds_of
 from components.build import allow, build
 from components.errors import UnknownNameError, UsageError
 from components.models.parent import Parent, require_kin
+from components.search.compatibility import name_of
 from components.search.kept import most_kept
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class Plan:
         for package in config.get("plugins") or ():
             allow(package)
         settings = config["search"]
-        check_rows(settings, dataset)
+        check_rows(config, dataset)
         if config.get("parent"):
             require_kin(Parent.from_json(config["parent"]), dataset)
         most_kept(config)
@@ -103,16 +104,31 @@ class Plan:
         return dataclasses.replace(again, name=f"{again.name}-round{round_number}", round=round_number)
 
 
-def check_rows(settings: JSON, dataset: DatasetVersion | None = None) -> None:
+def check_rows(config: JSON, dataset: DatasetVersion | None = None) -> None:
     """What a trial sees of the data: `rows`, `folds` and `proxies`. Raises `UsageError`."""
-    from components.training.extent import num_folds
-
+    settings = config["search"]
     if settings.get("rows") is not None:
         _whole("search.rows", settings["rows"])
     if settings.get("proxies", False) not in (True, False):
         raise UsageError(f"search.proxies must be true or false, got {settings['proxies']!r}")
+    if _are_asked(settings.get("folds"), dataset) and not getattr(build(config["evaluator"]), "judges_on_folds", True):
+        name = name_of(config, "evaluator")
+        raise UsageError(
+            f"search.folds={settings['folds']} cross-validates trials, evaluator={name} cannot; choose evaluator=train or search.folds=null"
+        )
+
+
+def _are_asked(folds: Any, dataset: DatasetVersion | None) -> bool:
+    """Whether trials are judged on folds, as far as it can be told without the data set."""
+    from components.training.extent import num_folds
+
     if dataset:
-        num_folds(settings.get("folds"), dataset.splits["train"] + dataset.splits["validation"])
+        return num_folds(folds, dataset.splits["train"] + dataset.splits["validation"]) is not None
+    if folds in (None, "auto"):
+        return False
+    if isinstance(folds, bool) or not isinstance(folds, int) or folds < 2:
+        raise UsageError(f"search.folds must be null, auto or a whole number of at least 2, got {folds!r}")
+    return True
 
 
 def settled_objectives(config: JSON, task: str) -> tuple[tuple[str, ...], dict[str, float]]:
@@ -132,13 +148,15 @@ def objectives_of(config: JSON, task: str, scores: Mapping[str, str] | None = No
     asked = config.get("objective")
     values = tuple(scores) if scores else metrics.names(task)
     default = values[0] if scores else metrics.objective((config.get("metrics") or {}).get("objective"), task)
-    names = [default] if asked is None else [asked] if isinstance(asked, str) else list(asked)
+    names = [default] if asked is None else list(asked) if isinstance(asked, list | tuple) else [asked]
+    if any(not isinstance(name, str) for name in names):
+        raise UsageError(f"objective must be a name or a list of names that begins with a metric, got {asked!r}; set objective={default}")
     known = tuple(dict.fromkeys((*values, *COSTS)))
     for name in names:
         if name not in known:
             if not scores and name in metrics.METRICS:
                 metrics.objective(name, task)
-            raise UnknownNameError("objective", str(name), known)
+            raise UnknownNameError("objective", name, known)
     if not names or names[0] not in values:
         raise UsageError(f"objective must begin with one of {', '.join(values)}, got {', '.join(names) or 'nothing'}")
     if len(set(names)) < len(names):
@@ -153,8 +171,10 @@ def direction_of(name: str) -> str:
 def constraints_of(config: JSON, values: Collection[str]) -> dict[str, float]:
     """The limits that are set, on costs and on the metrics in `values`: from above for costs and errors, from below for
     what is maximised. Raises `UsageError`."""
-    found = {}
-    for name, bound in (config.get("constraint") or {}).items():
+    limits, found = config.get("constraint"), {}
+    if not isinstance(limits, Mapping | None):
+        raise UsageError(f"constraint holds limits by name, got {limits!r}; write constraint.{COSTS[0]}={limits}")
+    for name, bound in (limits or {}).items():
         if bound is None:
             continue
         if name not in (*COSTS, *values):

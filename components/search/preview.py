@@ -12,10 +12,10 @@ from components.build import allow, build
 from components.data.target import TASKS
 from components.errors import UsageError
 from components.models.choices import listed
-from components.search.compatibility import check
+from components.search.compatibility import check, name_of
 from components.search.kept import most_kept
 from components.search.partners import url_of
-from components.search.plan import check_rows, settled_objectives
+from components.search.plan import check_rows, scores_of, settled_objectives
 from components.search.target import num_rounds, targets_of
 from components.search.warm_start import most_starts
 
@@ -28,9 +28,9 @@ def preview(config: JSON, dataset: DatasetVersion | None = None) -> None:
     mistakes = [mistake for task in tasks if (mistake := _mistake_for(task, config))]
     if len(mistakes) == len(tasks):
         raise mistakes[0]
-    check_rows(config["search"], dataset)
+    check_rows(config, dataset)
     _check_choices(config["space"])
-    num_rounds(config)
+    _check_rounds(config)
     most_starts(config)
     most_kept(config)
     seconds_of(config["search"].get("trial_seconds"))
@@ -46,10 +46,25 @@ def _check_choices(space: JSON) -> None:
                 listed(f"space.{name}", values)
 
 
+def _check_rounds(config: JSON) -> None:
+    """`rounds`, and that there is what they aim at."""
+    rounds = num_rounds(config)
+    if rounds > 1 and all(value is None for value in (config.get("target") or {}).values()):
+        raise UsageError(f"rounds={rounds} aim at a target and none is set; add one, such as target.accuracy=0.99, or set rounds=1")
+
+
+def _check_targets(config: JSON, targets: JSON) -> None:
+    """That the evaluator measures what is to be reached."""
+    scores = scores_of(config)
+    if unmeasured := [name for name in targets if scores and name not in scores]:
+        given = f"evaluator={name_of(config, 'evaluator')} gives {', '.join(scores)}"
+        raise UsageError(f"target.{unmeasured[0]} can never be met: {given}; choose evaluator=train or target.{unmeasured[0]}=null")
+
+
 def _mistake_for(task: str, config: JSON) -> UsageError | None:
     try:
         objectives, _ = settled_objectives(config, task)
-        targets_of(config, task)
+        _check_targets(config, targets_of(config, task))
         build(config["scheduler"])
         check(config, num_objectives=len(objectives))
     except UsageError as mistake:

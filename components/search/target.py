@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,8 +42,10 @@ class Diagnosis:
 
 def targets_of(config: JSON, task: str) -> dict[str, float]:
     """The targets that are set. Raises `UsageError`."""
-    found = {}
-    for name, value in (config.get("target") or {}).items():
+    targets, found = config.get("target"), {}
+    if not isinstance(targets, Mapping | None):
+        raise UsageError(f"target holds values by the metric's name, got {targets!r}; write target.{metrics.names(task)[0]}={targets}")
+    for name, value in (targets or {}).items():
         if value is None:
             continue
         if name not in metrics.names(task):

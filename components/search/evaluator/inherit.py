@@ -52,6 +52,7 @@ class Inherit:
     offers = frozenset({"epochs"})
     needs: frozenset[str] = frozenset()
     keeps_weights = True
+    judges_on_folds = False  # the ancestor has been trained on rows that a fold would hold out
 
     def __init__(self, share: float = 0.25) -> None:
         if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:

@@ -25,6 +25,7 @@ class SupernetEvaluator:
     offers: frozenset[str] = frozenset()
     needs = frozenset({TRAINED})
     keeps_weights = False
+    judges_on_folds = False
     scores: Mapping[str, str] = {}
 
     def evaluate(self, task: Assignment, scratch: Path, *, emit: Callable[..., Any]) -> Trial:

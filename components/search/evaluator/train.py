@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from components.artifacts import Trial
+from components.errors import UsageError
 from components.search.interface import WEIGHTS, Assignment
 
 
@@ -15,9 +16,12 @@ class Train:
 
     offers = frozenset({"epochs"})
     needs: frozenset[str] = frozenset()
+    judges_on_folds = True
     adopts = True  # with `parent` a candidate begins from that model's weights instead
 
     def __init__(self, keep_weights: bool = True) -> None:
+        if not isinstance(keep_weights, bool):
+            raise UsageError(f"evaluator.keep_weights must be true or false, got {keep_weights!r}")
         self.keeps_weights = keep_weights
 
     def evaluate(self, task: Assignment, scratch: Path, *, emit: Callable[..., Any]) -> Trial:

@@ -24,6 +24,7 @@ class ZeroCost:
     offers: frozenset[str] = frozenset()
     needs: frozenset[str] = frozenset()
     keeps_weights = False
+    judges_on_folds = False
     scores = SCORES
 
     def __init__(self, rows: int = 64, networks: int = 1) -> None:

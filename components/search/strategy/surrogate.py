@@ -23,12 +23,12 @@ from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
 from scipy.special import log_ndtr, ndtr
 
-from components.errors import UsageError
 from components.models.points import Point, another, at, crossed, has_few, share_of
 from components.search.encoding import Array, Encoding, Levels
 from components.search.evidence import Evidence, constraints_of, is_running, objectives_of
 from components.search.predictor import SLOPE_SPREAD, Process, Rows, fitted
 from components.search.problem import PointSampler, Problem, Told, follows, keys_of, ranked, unseen
+from components.settings import whole
 
 GROWTH, LONGEST = 1.25, 128  # the kernel is fitted anew when there are so many times, or so many, more rows
 FITTED = 80  # rows that the kernel is fitted to: the better half of them the best ones, the others spread over the rest
@@ -77,8 +77,7 @@ class Surrogate:
             ("random_every", random_every, 2),
             ("scored", scored, 0),
         ):
-            if value < least:
-                raise UsageError(f"strategy.{name} must be at least {least}, got {value}")
+            whole(f"strategy.{name}", value, least)
         self.random_every, self.scored = random_every, scored
         self.startup, self.candidates, self.leaders, self.most = startup, candidates, leaders, most
 

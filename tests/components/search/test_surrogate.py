@@ -198,5 +198,5 @@ def test_isomorphic_points_are_proposed_once_and_without_what_does_nothing() -> 
 
 def test_numbers_out_of_range_are_refused() -> None:
     """In one sentence that names key and rule."""
-    with pytest.raises(UsageError, match=r"strategy\.random_every must be at least 2, got 1"):
+    with pytest.raises(UsageError, match=r"strategy\.random_every must be a whole number of at least 2, got 1"):
         Surrogate(random_every=1)
