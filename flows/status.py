@@ -43,9 +43,20 @@ def _row(folder: Path) -> JSON:
     stages = [row["stage"] for row in events if row["event"].startswith("stage.")]
     return {
         "run": folder.name, "model": note["model"], "state": state, "stage": stages[-1] if stages else "", "trials": len(trials),
-        "best": next((row.get("best") for row in reversed(trials)), None),
+        "best": _best(events) if trials else None,
         "seconds": round(journal.Journal(folder / "journal.jsonl").seconds_spent(), 1), "why": note.get("why", ""),
     }  # fmt: skip
+
+
+def _best(events: list[JSON]) -> float | None:
+    """Of all rounds; of those that keep the constraints, if there is one."""
+    from components.search.leader import Leader
+
+    leader = Leader()
+    for row in events:
+        if row["event"] in ("search.opened", "trial.finished", "trial.rested"):
+            leader.hear(row, int(row.get("round", 1)))
+    return leader.trial.values.get(leader.objective) if leader.trial else None
 
 
 def _is_open(identity: str) -> bool:

@@ -34,7 +34,7 @@ class AveragesAsTheyLie:
 
     def fuse(self, pool: Pool) -> TrainedModel:
         kin = [model for model in pool.models if model.candidate.architecture == pool.teacher.candidate.architecture]
-        parts = [Ingredient(model, load_file(model.weights.path), {}) for model in kin]
+        parts = [Ingredient(model, load_file(model.weights.path), {}, model.role) for model in kin]
         network = load_network(pool.teacher, pool.dataset)
         network.load_state_dict(average([part.state for part in parts]))
         rows = tuple({"model": part.model.identity, "role": part.model.role, "weights": part.model.weights.sha256} for part in parts)
