@@ -262,7 +262,7 @@ def _connect(address: str | None, folder: str | None) -> None:
         if address not in (None, "auto"):
             _knock(address)
         if address is None:
-            ray.init(address="local", _temp_dir=folder, **small, **quiet)
+            _start(ray, address="local", _temp_dir=folder, **small, **quiet)
         else:
             ray.init(address=address, **quiet)
     except OSError as error:
@@ -271,6 +271,17 @@ def _connect(address: str | None, folder: str | None) -> None:
     except Exception as error:  # Ray has no class of its own for a node that did not come up in time
         why = str(error).splitlines()[0]
         raise TryAgainError(f"runner=ray: Ray could not be started ({type(error).__name__}: {why}); run the same command again") from error
+
+
+def _start(ray: Any, **options: Any) -> None:
+    """Starts a node of our own; once more where it did not come up whole, as happens on a busy machine."""
+    try:
+        ray.init(**options)
+    except OSError:
+        raise
+    except Exception:
+        ray.shutdown()
+        ray.init(**options)
 
 
 # ---- on the machines of the cluster ----

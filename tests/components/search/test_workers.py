@@ -81,3 +81,27 @@ def test_quota_of_a_control_group_counts(tmp_path: Path) -> None:
 def test_steps_are_counted_in_the_time_given() -> None:
     """A real, if short, measurement gives a plausible figure."""
     assert 1 < workers.steps_per_second(0.05) < 1e5
+
+
+def test_a_node_of_our_own_that_did_not_come_up_is_started_once_more() -> None:
+    """As Ray's does on a busy machine; a second failure is told, and a cluster that does not answer at once."""
+    from components.search.runner.ray import _start
+
+    class Ray:
+        def __init__(self, *fails: Exception | None) -> None:
+            self.fails, self.calls = list(fails), list[str]()
+
+        def init(self, **options: object) -> None:
+            self.calls.append("init")
+            if error := self.fails.pop(0):
+                raise error
+
+        def shutdown(self) -> None:
+            self.calls.append("shutdown")
+
+    once = Ray(TypeError("expected bytes, NoneType found"), None)
+    _start(once, address="local")
+    assert once.calls == ["init", "shutdown", "init"]
+    for fails, error in ([[TypeError(), ValueError("again")], ValueError], [[ConnectionError(), None], OSError]):
+        with pytest.raises(error):  # type: ignore[arg-type]
+            _start(Ray(*fails), address="local")  # type: ignore[misc]
