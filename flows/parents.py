@@ -111,12 +111,13 @@ def of_run(name: str, reference: str) -> Parent:
 
 def judge(values: JSON, dataset: DatasetVersion | None) -> None:
     """What can be said of a parent, its fine-tuning and a soup's members before a run begins. Raises `UsageError`."""
-    judge_members(values, dataset)
     if not values.get("parent"):
+        require_parent_of_members(values)
         if (methods := sorted(values["finetune"])) != ["full"]:
             raise UsageError(f"finetune={','.join(methods)} says how a parent's weights are trained on; add parent=run:ID, for one")
         return
     if values["inherit"] != "none":
+        require_parent_of_members(values)
         judge_inheritance(values, dataset)
         return
     evaluator = str(values["evaluator"]["_target_"]).rpartition(".")[0].rpartition(".")[2]
@@ -128,6 +129,7 @@ def judge(values: JSON, dataset: DatasetVersion | None) -> None:
         require_kin(parent, dataset)
     elif modality := getattr(build(values["dataset"]), "modality", None):
         require_modality(parent, modality, "the dataset")
+    judge_members(values, parent, dataset)
 
 
 def judge_inheritance(values: JSON, dataset: DatasetVersion | None) -> None:
@@ -146,18 +148,19 @@ def judge_inheritance(values: JSON, dataset: DatasetVersion | None) -> None:
         require_kin(parent, dataset)
 
 
-def judge_members(values: JSON, dataset: DatasetVersion | None) -> None:
-    """Whether the networks that are to join a soup can: they are of the parent's architecture, which is the teacher's.
-    Raises `UsageError`."""
-    if not (names := members_of(values)):
-        return
-    if not values.get("parent") or values["inherit"] != "none":
+def require_parent_of_members(values: JSON) -> None:
+    """Raises `UsageError` for members of a soup where the search chooses the teacher's architecture."""
+    if names := members_of(values):
         with_it = "with inherit=stages" if values.get("parent") else "without a parent"
         raise UsageError(
             f"fusion.members are averaged with the teacher, whose architecture the search chooses {with_it}; "
             f"take parent={names[0]} and inherit=none: then it is theirs"
         )
-    parent, members = resolve(values["parent"]), [resolve(name) for name in names]
+
+
+def judge_members(values: JSON, parent: Parent, dataset: DatasetVersion | None) -> None:
+    """Whether the networks that are to join a soup are of the parent's architecture, which is the teacher's. Raises `UsageError`."""
+    members = [resolve(name) for name in members_of(values)]
     for member in members:
         require_alike(parent if dataset is None or same_answers(parent, dataset) else members[0], member)
         if dataset is not None:

@@ -154,7 +154,7 @@ class Learner(lightning.LightningModule):
         Devices that exchange gradients and types that are cast need it, so there it is one step."""
         for batch, _, _ in dataloader_iter:
             self._step(*self._at_hand(batch))
-            self._after_step(len(batch[1]))
+            self._count_step(len(batch[1]))
             if self.trainer.should_stop or not self._is_alone():
                 break
 
@@ -191,7 +191,7 @@ class Learner(lightning.LightningModule):
             clip_gradient(self._trained, self.clip)
         self.trainer.optimizers[0].step()
 
-    def _after_step(self, rows: int) -> None:
+    def _count_step(self, rows: int) -> None:
         self._batches += 1
         self.progress.steps += 1
         self._average.step(self.progress.steps)
