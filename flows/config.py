@@ -326,7 +326,6 @@ def _judge(found: JSON) -> None:
         if isinstance(value, bool) or not isinstance(value, kind) or not holds(value):
             problems.append(f"{name} must be {rule}, got {value!r}")
     problems += mistakes(values["training"])
-    problems += _weight_problems(values["training"]["class_weights"])
     problems += _parent_problems(values)
     problems += _soup_problems(values)
     problems += _member_problems(values)
@@ -352,14 +351,6 @@ def _parent_problems(values: JSON) -> list[str]:
     if values.get("parent") is None:
         return ["inherit=stages takes stages of a parent's; add parent=run:ID, for one"] if values.get("inherit") == "stages" else []
     return [found] if (found := problem(values["parent"])) else []
-
-
-def _weight_problems(weights: JSON) -> list[str]:
-    return [
-        f"training.class_weights maps class indices to positive numbers, got {index}: {weight}"
-        for index, weight in weights.items()
-        if not index.isdigit() or isinstance(weight, bool) or not isinstance(weight, int | float) or not weight > 0
-    ]
 
 
 def _soup_problems(values: JSON) -> list[str]:

@@ -27,6 +27,7 @@ from components.training.failure import DivergedError, cause_of
 from components.training.interface import Loss, Schedule
 from components.training.joining import Joining
 from components.training.progress import Progress
+from components.training.searched import is_weight
 from components.training.share import ShareOfRows, cut
 
 # Averaged weights span about the last twentieth of the steps taken so far, at most 1 / (1 - ema) of them.
@@ -440,7 +441,7 @@ def weights_of(given: Mapping[str, float], dataset: DatasetVersion) -> Tensor:
     """The weight of each class in the loss [K]: 1 unless `given`, by the class's index. Raises `UsageError`."""
     weights = torch.ones(dataset.num_outputs)
     for index, weight in given.items():
-        if not str(index).isdigit() or int(index) >= len(dataset.classes) or not float(weight) > 0:
+        if not is_weight(index, weight) or int(index) >= len(dataset.classes):
             raise UsageError(
                 f"training.class_weights maps class indices from 0 to {len(dataset.classes) - 1} to positive numbers, got {index}: {weight}"
             )

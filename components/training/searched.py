@@ -25,6 +25,9 @@ SEARCHED: dict[str, JSON] = {
 }
 
 
+WEIGHTS_RULE = "training.class_weights maps class indices to positive numbers"
+
+
 def training_program(dataset: DatasetVersion, config: JSON) -> Callable[[Suggest], JSON]:
     """What draws the hyper-parameters, as a strategy does many times a suggestion: what there is to choose is settled once.
 
@@ -82,7 +85,13 @@ def mistakes(training: JSON) -> list[str]:
                 number(f"training.{name}", value, **rule)
         except UsageError as error:
             found.append(str(error))
-    return found
+    weights = (training.get("class_weights") or {}).items()
+    return found + [f"{WEIGHTS_RULE}, got {index}: {weight}" for index, weight in weights if not is_weight(index, weight)]
+
+
+def is_weight(index: Any, weight: Any) -> bool:
+    """Whether this can be the weight of a class in the loss, by its index."""
+    return str(index).isdigit() and isinstance(weight, int | float) and not isinstance(weight, bool) and weight > 0
 
 
 def _values(name: str, value: Any) -> list[Any]:
