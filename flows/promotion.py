@@ -15,7 +15,10 @@ from flows import server
 
 
 def predict(path: Path, model: str | None, out: Path | None) -> JSON:
-    """The champion's predictions for the rows in `path`, as a CSV at `out`. Imports neither torch nor MLflow."""
+    """The champion's predictions for the rows in `path`, as a CSV at `out`. Imports neither torch nor MLflow.
+
+    Without `out` it is named by `path`, and a file of that name that holds anything else is left as it is: `UsageError`.
+    """
     import io
 
     from components.evaluation import predict as predicting
@@ -27,6 +30,8 @@ def predict(path: Path, model: str | None, out: Path | None) -> JSON:
     found = predicting.predict(version.file.path, path)
     text = io.StringIO()
     predicting.write_csv(found, text)
+    if out is None:
+        _require_nothing_else(target, text.getvalue())
     write_atomically(target, text.getvalue())
     words = f"{len(found.rows)} rows predicted by {version.name} version {version.version}: {target}"
     return {"model": version.name, "version": version.version, "rows": len(found.rows), "predictions": str(target), "text": words}
@@ -37,6 +42,12 @@ def _require_place(target: Path) -> None:
         raise UsageError(f"out={target}: there is no folder {target.absolute().parent}")
     if target.is_dir():
         raise UsageError(f"out={target} is a folder; name a file, such as out={target / 'predictions.csv'}")
+
+
+def _require_nothing_else(target: Path, text: str) -> None:
+    """Another model's predictions, those of other rows, or a file of the user's own."""
+    if target.exists() and target.read_bytes() != text.encode():
+        raise UsageError(f"{target} is there already and holds something else; say where to write: out=FILE.csv (out={target} replaces it)")
 
 
 def named(model: str | None) -> str:
