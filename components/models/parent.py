@@ -98,11 +98,12 @@ def require_safetensors(file: Path) -> None:
     """Raises `DataError` for a file that does not begin as safetensors do; it is not opened otherwise."""
     with file.open("rb") as opened:
         head = opened.read(HEADER_LENGTH + 1)
+    length = int.from_bytes(head[:HEADER_LENGTH], "little")  # which may well begin as a pickle does
+    if head[HEADER_LENGTH:] == b"{" and length <= file.stat().st_size - HEADER_LENGTH:
+        return
     if head[:4] in ZIP or head[:1] == PICKLE:
         raise DataError(f"{file} is a pickle, which can run code when it is opened, so it is not; give safetensors that Athanor wrote")
-    length = int.from_bytes(head[:HEADER_LENGTH], "little")
-    if head[HEADER_LENGTH:] != b"{" or length > file.stat().st_size - HEADER_LENGTH:
-        raise DataError(f"{file} is no safetensors file; give the weights that Athanor wrote, with their {RECORD} beside them")
+    raise DataError(f"{file} is no safetensors file; give the weights that Athanor wrote, with their {RECORD} beside them")
 
 
 def require_alike(one: Parent, other: Parent) -> None:

@@ -18,7 +18,7 @@ from components.build import build
 from components.errors import DataError, UsageError
 from components.models.adoption import Adoption, adopt
 from components.models.network import build_network, load_network
-from components.models.parent import RECORD, WEIGHTS, Parent, adopting, may_share_rows, pack, require_kin, unpack
+from components.models.parent import RECORD, WEIGHTS, Parent, adopting, may_share_rows, pack, require_kin, shapes, unpack
 from components.training.batches import load_rows
 from tests.components.models import tiny
 from tests.components.training.parents import parent_of
@@ -95,6 +95,16 @@ def test_a_pickle_is_refused_unopened(packed: Path, tmp_path: Path, name: str, w
     if not wrapped:
         pickle.loads(file.read_bytes())
         assert mark.exists(), "the pickle would have run code"
+
+
+def test_weights_are_known_whatever_the_length_of_their_header(tmp_path: Path) -> None:
+    """It is the file's first byte: of one file in 32 that is the one that most pickles begin with."""
+    first = set()
+    for letters in range(1, 80):
+        save_file({"w" * letters: torch.zeros(2, 3)}, tmp_path / WEIGHTS)
+        first.add((tmp_path / WEIGHTS).read_bytes()[0])
+        assert shapes(tmp_path / WEIGHTS) == {"w" * letters: [2, 3]}
+    assert 0x80 in first
 
 
 def test_what_is_no_safetensors_file_is_refused(packed: Path) -> None:
