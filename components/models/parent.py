@@ -9,6 +9,7 @@ safetensors.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,9 +20,15 @@ from components.errors import DataError, UsageError
 from components.store import fsync, write_atomically
 
 WEIGHTS, RECORD = "weights.safetensors", "model.json"
-ZIP, PICKLE = (b"PK\x03\x04", b"PK\x05\x06"), b"\x80"  # what torch.save writes, and how pickle's protocols from 2 on begin
+PICKLE = re.compile(
+    rb"PK\x03\x04|PK\x05\x06"  # the archive that torch.save makes of one
+    rb"|\x80"  # protocols from 2 on
+    rb"|\([dl]p\d+\n|[]}]q\x00"  # a mapping or a list in the older two
+    rb"|\(S'|\(*[ci][\w.]+\n\w+\n(p\d+\n|q\x00|[()])"  # what is to be called, and with what
+)
 ADOPTED = "components.models.adopted.Adopted"
 HEADER_LENGTH = 8  # bytes of a safetensors file that say how long its JSON header is
+BEGINNING = 256  # bytes by which a file is told
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,11 +104,11 @@ def unpack(path: Path, **origin: object) -> Parent:
 def require_safetensors(file: Path) -> None:
     """Raises `DataError` for a file that does not begin as safetensors do; it is not opened otherwise."""
     with file.open("rb") as opened:
-        head = opened.read(HEADER_LENGTH + 1)
+        head = opened.read(BEGINNING)
     length = int.from_bytes(head[:HEADER_LENGTH], "little")  # which may well begin as a pickle does
-    if head[HEADER_LENGTH:] == b"{" and length <= file.stat().st_size - HEADER_LENGTH:
+    if head.startswith(b"{", HEADER_LENGTH) and length <= file.stat().st_size - HEADER_LENGTH:
         return
-    if head[:4] in ZIP or head[:1] == PICKLE:
+    if PICKLE.match(head):
         raise DataError(f"{file} is a pickle, which can run code when it is opened, so it is not; give safetensors that Athanor wrote")
     raise DataError(f"{file} is no safetensors file; give the weights that Athanor wrote, with their {RECORD} beside them")
 

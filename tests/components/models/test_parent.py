@@ -6,6 +6,7 @@ import dataclasses
 import json
 import pickle
 import shutil
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +98,22 @@ def test_a_pickle_is_refused_unopened(packed: Path, tmp_path: Path, name: str, w
         assert mark.exists(), "the pickle would have run code"
 
 
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_pickles_of_every_protocol_are_told(packed: Path, protocol: int) -> None:
+    """Protocols 0 and 1 have no mark of their own: they begin with what they make."""
+    for content in ({"weights": 1}, {}, [1.5], OrderedDict(weights=1), Mischief(Path("mark")), np.zeros(3)):
+        (packed / WEIGHTS).write_bytes(pickle.dumps(content, protocol=protocol))
+        with pytest.raises(DataError, match="is a pickle, which can run code"):
+            unpack(packed)
+
+
+@pytest.mark.parametrize("code", [b"cos\nsystem\n(S'true'\ntR.", b"(S'true'\nios\nsystem\n.", b"(cos\nsystem\n(S'true'\ntR."])
+def test_a_pickle_written_by_hand_is_told(packed: Path, code: bytes) -> None:
+    (packed / WEIGHTS).write_bytes(code)
+    with pytest.raises(DataError, match="is a pickle, which can run code"):
+        unpack(packed)
+
+
 def test_weights_are_known_whatever_the_length_of_their_header(tmp_path: Path) -> None:
     """It is the file's first byte: of one file in 32 that is the one that most pickles begin with."""
     first = set()
@@ -108,7 +125,8 @@ def test_weights_are_known_whatever_the_length_of_their_header(tmp_path: Path) -
 
 
 def test_what_is_no_safetensors_file_is_refused(packed: Path) -> None:
-    for content in (b"", b"GIF89a and so on", (10**9).to_bytes(8, "little") + b"{}"):
+    texts = b"[1, 2]", b"(a, b)", b"cat\ndog\npig\n", b"import\ntorch\n", b"income,left\n1,2\n", b'{"w": 1}', b"\x93NUMPY"
+    for content in (*texts, b"", b"GIF89a and so on", (10**9).to_bytes(8, "little") + b"{}"):
         (packed / WEIGHTS).write_bytes(content)
         with pytest.raises(DataError, match="is no safetensors file; give the weights that Athanor wrote"):
             unpack(packed)
