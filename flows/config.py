@@ -19,6 +19,7 @@ from components.budget import seconds_of
 from components.build import build, expose_plugins
 from components.errors import UnknownNameError, UsageError
 from components.home import home
+from components.models.enlarged import MOST
 from components.training.searched import mistakes
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
@@ -285,12 +286,15 @@ RULES: dict[str, tuple[type | tuple[type, ...], str, Any]] = {
     "training.data": (str, "auto, memory or stream", lambda v: v in ("auto", "memory", "stream")),
     "training.patience": ((int, type(None)), "null or a whole number, at least 1", lambda v: v is None or v >= 1),
     "inherit": (str, "none or stages", lambda v: v in ("none", "stages")),
+    "growth.width": ((int, float), f"a number from 1 to {MOST:g}", lambda v: 1 <= v <= MOST),
+    "growth.blocks": (int, "a whole number, at least 0", lambda v: v >= 0),
     "selection.tolerance": ((int, float), "between 0 and 1", lambda v: 0 <= v <= 1),
 }
 SECTIONS = {  # whose settings are set one by one, with an example
     "split": "test=0.2",
     "search": "trials=16",
     "training": "epochs=20",
+    "growth": "width=1.5",
     "selection": "tolerance=0.005",
 }
 LISTS = ("check", "optimizer", "schedule", "loss", "finetune", "gate")
@@ -346,11 +350,15 @@ def _member_problems(values: JSON) -> list[str]:
 
 
 def _parent_problems(values: JSON) -> list[str]:
-    from flows.parents import problem
+    from flows.parents import grows, problem
 
+    stages, asked = values.get("inherit") == "stages", grows(values)
     if values.get("parent") is None:
-        return ["inherit=stages takes stages of a parent's; add parent=run:ID, for one"] if values.get("inherit") == "stages" else []
-    return [found] if (found := problem(values["parent"])) else []
+        missing = "add parent=run:ID, for one"
+        found = [f"inherit=stages takes stages of a parent's; {missing}"] if stages else []
+        return [*found, f"{asked} makes a parent's network larger; {missing}"] if asked else found
+    both = f"inherit=stages puts the parent's stages in another network, {asked} makes its own larger; choose one of them"
+    return [words for words in (problem(values["parent"]), both if stages and asked else None) if words]
 
 
 def _soup_problems(values: JSON) -> list[str]:

@@ -18,17 +18,20 @@ from typing import Any
 from components.artifacts import JSON, DatasetVersion, TrainedModel
 from components.build import build
 from components.errors import UsageError
+from components.models.enlarged import enlarged
 from components.models.parent import Parent, adopting, require_alike, require_intact, require_kin, require_modality, same_answers, unpack
 from components.store import write_atomically
 
 KINDS = ("run:", "file:", "mlflow:models:/")
+NO_GROWTH = {"width": 1, "blocks": 0}
 KEPT = "parents.json"  # in a run's folder: what each name stood for
 
 
 def adopted(section: JSON, folder: Path | None, stage: str) -> JSON:
-    """A stage's section with the parent's record for its name and the parent's architecture for its space, where it reads
-    of a parent and there is one; `folder` is that of the run. With `inherit=stages` the space stays, and only the full
-    training knows of the parent. The names of models that join a soup give way to their records, in `joining`."""
+    """A stage's section with the parent's record for its name and the parent's architecture for its space (made larger where
+    `growth` says so), where it reads of a parent and there is one; `folder` is that of the run. With `inherit=stages` the
+    space stays, and only the full training knows of the parent. The names of models that join a soup give way to their
+    records, in `joining`."""
     if names := members_of(section):
         records = [find(name, folder).to_json() for name in names]
         section = {**section, "fusion": {**section["fusion"], "members": []}, "joining": records}
@@ -125,11 +128,29 @@ def judge(values: JSON, dataset: DatasetVersion | None) -> None:
         both = f"evaluator={evaluator} gives candidates weights of its own or none, parent={values['parent']} the parent's"
         raise UsageError(f"{both}; choose evaluator=train")
     parent = resolve(values["parent"])
+    judge_growth(values, parent)
     if dataset is not None:
         require_kin(parent, dataset)
     elif modality := getattr(build(values["dataset"]), "modality", None):
         require_modality(parent, modality, "the dataset")
     judge_members(values, parent, dataset)
+
+
+def grows(values: JSON) -> str:
+    """The first setting by which a parent's network is to be made larger; empty for none."""
+    return next((f"growth.{name}={values['growth'][name]}" for name, none in NO_GROWTH.items() if values["growth"][name] != none), "")
+
+
+def judge_growth(values: JSON, parent: Parent) -> None:
+    """Whether the parent's network can be made larger as asked, as far as its settings tell. Raises `UsageError`."""
+    if not (asked := grows(values)):
+        return
+    if parent.model.members:
+        several = f"parent {parent.name} is made of {', '.join(str(row['role']) for row in parent.model.members)}"
+        raise UsageError(f"{asked} makes one network larger, {several}; name a run with fusion=none")
+    enlarged(parent.model.candidate.architecture, **values["growth"])
+    if names := members_of(values):
+        raise UsageError(f"fusion.members are averaged with the teacher, which {asked} makes larger than {names[0]}; choose one of them")
 
 
 def judge_inheritance(values: JSON, dataset: DatasetVersion | None) -> None:

@@ -54,7 +54,7 @@ STAGES: dict[str, Stage] = {
             (
                 "space", "strategy", "scheduler", "evaluator", "runner", "trainer", "optimizer", "schedule", "loss", "training", "search",
                 "metrics", "objective",
-                "constraint", "target", "rounds", "parent", "inherit", "finetune",
+                "constraint", "target", "rounds", "parent", "inherit", "growth", "finetune",
             ),
             ignores=(
                 "runner", "search.workers", "search.trial_seconds", "search.warm_start", "search.storage", "training.epochs", *PLACES,
@@ -65,17 +65,20 @@ STAGES: dict[str, Stage] = {
         ),
         Stage(
             "train", "components.training.train:train", ("version", "augment", "search"),
-            ("space", "trainer", "optimizer", "schedule", "loss", "training", "metrics", "constraint", "parent", "inherit", "finetune"),
+            (
+                "space", "trainer", "optimizer", "schedule", "loss", "training", "metrics", "constraint", "parent", "inherit", "growth",
+                "finetune",
+            ),
             ignores=PLACES, elastic=0.45, seeded=True, warms="serving", words="trains the best candidate",
         ),
         Stage(
             "fuse", "components.fusion.fuse:fuse", ("version", "augment", "search", "train"),
-            ("fusion", "space", "trainer", "optimizer", "schedule", "loss", "training", "metrics", "parent", "inherit"), ignores=PLACES,
-            elastic=0.05, seeded=True, words="makes one model of the teacher and the trials",
+            ("fusion", "space", "trainer", "optimizer", "schedule", "loss", "training", "metrics", "parent", "inherit", "growth"),
+            ignores=PLACES, elastic=0.05, seeded=True, words="makes one model of the teacher and the trials",
         ),
         Stage(
             "distill", "components.compression.distill:distill", ("version", "augment", "fuse"),
-            ("distillation", "space", "trainer", "optimizer", "schedule", "loss", "training", "metrics", "parent", "inherit"),
+            ("distillation", "space", "trainer", "optimizer", "schedule", "loss", "training", "metrics", "parent", "inherit", "growth"),
             ignores=PLACES, elastic=0.25, seeded=True, words="trains a smaller student from the teacher",
         ),
         Stage(

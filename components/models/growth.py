@@ -1,7 +1,9 @@
 """Networks that grow without forgetting: `widen` and `deepen` change a candidate and its weights, not what it computes.
 
     grown = widen(candidate, network, space, dataset, inputs, width=48)
-    grown.candidate, grown.network
+    grown.candidate, grown.network, grown.origins
+
+`grow` makes both at once; the setting `growth` of a run reaches it by `components.training.tuning`.
 
 Exact at the moment of the change, up to rounding, in eval mode (Chen, Goodfellow and Shlens, "Net2Net: Accelerating
 Learning via Knowledge Transfer", ICLR 2016; Wei et al., "Network Morphism", ICML 2016): every block and activation widens
@@ -13,30 +15,32 @@ activation that changes its own output cannot be put in twice.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from components.artifacts import JSON, Candidate, DatasetVersion
 from components.errors import UsageError
-from components.models.inheritance import inherit, obstacles
+from components.models import preprocessing
+from components.models.enlarged import DEPTHS, WIDTHS, changes, named
+from components.models.inheritance import inherit, obstacles, origins
 from components.models.network import build_network
 from components.settings import whole
 
-WIDTHS, DEPTHS = ("width", "channels"), ("depths", "depth", "cells")
 # By how much rounding may move an answer, in deviations of the answers, by the precision of the weights.
 ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-3}
 
 
 @dataclass(frozen=True)
 class Grown:
-    """A larger candidate and its network, which answers as the smaller one did."""
+    """A larger candidate and its network, which answers as the smaller one did; `origins` names the smaller one's parameter
+    that each of its own came from, those of new blocks left out."""
 
     candidate: Candidate
     network: nn.Module
+    origins: Mapping[str, str] = field(default_factory=dict)
 
 
 def widen(
@@ -46,9 +50,9 @@ def widen(
 
     Raises `UsageError` for a width that is not larger and where the function cannot be kept.
     """
-    name = _named(candidate, WIDTHS, "wider")
+    name = named(candidate.architecture, WIDTHS, "wider")
     whole(f"the new {name}", width, candidate.architecture[name] + 1)
-    return _grown(candidate, network, space, dataset, inputs, {name: width}, seed)
+    return grow(candidate, network, space, dataset, inputs, {**candidate.architecture, name: width}, seed)
 
 
 def deepen(
@@ -59,40 +63,45 @@ def deepen(
 
     `inputs` is a batch by which new normalisations learn what they have to undo. Raises `UsageError` where they cannot.
     """
-    name = _named(candidate, DEPTHS, "deeper")
+    name = named(candidate.architecture, DEPTHS, "deeper")
     depths = candidate.architecture[name]
     whole("the number of new blocks", blocks, 1)
     if not isinstance(depths, list):
-        return _grown(candidate, network, space, dataset, inputs, {name: depths + blocks}, seed)
+        return grow(candidate, network, space, dataset, inputs, {**candidate.architecture, name: depths + blocks}, seed)
     if stage is not None:
         whole("the stage to deepen", stage, 0, len(depths) - 1)
     deeper = [depth + blocks * (stage in (None, number)) for number, depth in enumerate(depths)]
-    return _grown(candidate, network, space, dataset, inputs, {name: deeper}, seed)
+    return grow(candidate, network, space, dataset, inputs, {**candidate.architecture, name: deeper}, seed)
 
 
-def _named(candidate: Candidate, names: Sequence[str], change: str) -> str:
-    found = next((name for name in names if name in candidate.architecture), None)
-    if found is None:
-        known = ", ".join(sorted(candidate.architecture))
-        raise UsageError(f"a network is made {change} by one of {', '.join(names)}, this architecture has only {known}")
-    return found
-
-
-def _grown(
-    candidate: Candidate, network: nn.Module, space: JSON, dataset: DatasetVersion, inputs: Sequence[Tensor], change: JSON, seed: int
+def grow(
+    candidate: Candidate, network: nn.Module, space: JSON, dataset: DatasetVersion, inputs: Sequence[Tensor], larger: JSON, seed: int
 ) -> Grown:
-    larger = candidate.replace(architecture={**candidate.architecture, **change}, numerics={})
-    child = build_network(space, larger, dataset, seed).to(next(network.parameters()).dtype)
+    """The candidate with the architecture `larger`, its network computing what `network` does. Raises `UsageError` where it cannot."""
+    change = changes(candidate.architecture, larger)
+    after = candidate.replace(architecture=larger, numerics={})
+    child = build_network(space, after, dataset, seed).to(next(network.parameters()).dtype)
     if reasons := obstacles(child, network):
-        raise UsageError(f"{_words(change)} would change what the network computes: {reasons[0]}")
+        raise UsageError(f"{change} would change what the network computes: {reasons[0]}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
+        _know_the_data(child, network)
         inherit(child, network, inputs)
     _require_same(child, network, inputs, change)
-    return Grown(larger, child.eval())
+    return Grown(after, child.eval(), origins(child, network))
 
 
-def _require_same(child: nn.Module, parent: nn.Module, inputs: Sequence[Tensor], change: JSON) -> None:
+def _know_the_data(child: nn.Module, network: nn.Module) -> None:
+    """What a network scales its inputs by, which need not be its data's own: an adopted one may have a parent's."""
+    theirs = dict(network.named_modules())
+    for name, module in child.named_modules():
+        if type(module).__module__ == preprocessing.__name__:
+            own = dict(theirs[name].named_buffers(recurse=False))
+            for buffer, tensor in module.named_buffers(recurse=False):
+                tensor.copy_(own[buffer])
+
+
+def _require_same(child: nn.Module, parent: nn.Module, inputs: Sequence[Tensor], change: str) -> None:
     """Raises `UsageError` where the answers differ by more than rounding does."""
     modes = child.training, parent.training
     with torch.no_grad():
@@ -101,8 +110,4 @@ def _require_same(child: nn.Module, parent: nn.Module, inputs: Sequence[Tensor],
     parent.train(modes[1])
     difference = float((ours - theirs).abs().max() / theirs.std().clamp_min(1e-12))
     if not difference <= ROUNDING[ours.dtype]:
-        raise UsageError(f"{_words(change)} would change what the network computes by {difference:.2g} deviations of its answers")
-
-
-def _words(change: dict[str, Any]) -> str:
-    return ", ".join(f"{name}={value}" for name, value in change.items())
+        raise UsageError(f"{change} would change what the network computes by {difference:.2g} deviations of its answers")

@@ -99,6 +99,20 @@ def _no_identity(block: nn.Module) -> str:
     return f"a new {type(block).__name__} cannot begin as the identity"
 
 
+def origins(child: nn.Module, parent: nn.Module) -> dict[str, str]:
+    """The parent's parameter that each of the child's came from, or would, by name; what has no counterpart is left out."""
+    found = _Pairing()
+    _pair(child, parent, found)
+    theirs = {id(tensor): name for name, tensor in parent.named_parameters()}
+    came = {
+        id(tensor): theirs[id(other)]
+        for mine, counterpart in found.pairs
+        for name, tensor in mine.named_parameters(recurse=False)
+        if (other := dict(counterpart.named_parameters(recurse=False)).get(name)) is not None
+    }
+    return {name: came[id(tensor)] for name, tensor in child.named_parameters() if id(tensor) in came}
+
+
 # ---- who is whose counterpart ----
 
 

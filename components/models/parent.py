@@ -17,6 +17,7 @@ from pathlib import Path
 
 from components.artifacts import JSON, DatasetVersion, Record, TrainedModel, digest_of, digest_of_file, observed
 from components.errors import DataError, UsageError
+from components.models.enlarged import enlarged
 from components.store import fsync, write_atomically
 
 WEIGHTS, RECORD = "weights.safetensors", "model.json"
@@ -52,9 +53,11 @@ class Parent(Record):
 
 
 def adopting(config: JSON, parent: Parent) -> JSON:
-    """A configuration whose trainings begin from the parent: its architecture is all there is to draw of the space."""
-    node = {"_target_": ADOPTED, "space": own_space(parent.model), "architecture": dict(parent.model.candidate.architecture)}
-    return {**config, "space": node, "parent": parent.to_json()}
+    """A configuration whose trainings begin from the parent: its architecture, made larger by the section `growth`, is all
+    there is to draw of the space."""
+    architecture = enlarged(parent.model.candidate.architecture, **config.get("growth", {}))
+    node = {"_target_": ADOPTED, "space": own_space(parent.model), "architecture": architecture}
+    return {**{name: value for name, value in config.items() if name != "growth"}, "space": node, "parent": parent.to_json()}
 
 
 def own_space(model: TrainedModel) -> JSON:

@@ -227,7 +227,8 @@ def began(model: TrainedModel) -> str:
     if not told.get("finetune"):
         return ""
     trained, share = int(told["trained_parameters"]), float(told["inherited"])
-    how = f"finetune={told['finetune']}, {trained:,} of {int(told['of_parameters']):,} parameters trained"
+    grown = f"grown: {told['grown']}; " if told.get("grown") else ""
+    how = f"{grown}finetune={told['finetune']}, {trained:,} of {int(told['of_parameters']):,} parameters trained"
     return f"; {share:.0%} of its weights began as those of network {words.short(str(told['parent']))} ({how})"
 
 

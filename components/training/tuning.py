@@ -18,10 +18,14 @@ from components.artifacts import JSON, Candidate, DatasetVersion
 from components.build import build
 from components.errors import UnknownNameError
 from components.models.adoption import Adoption, adopt
+from components.models.enlarged import changes
+from components.models.growth import grow
 from components.models.network import build_network, num_parameters
+from components.models.order import head_of
 from components.models.parent import Parent, require_kin
-from components.training.batches import seed_of
+from components.training.batches import load_rows, seed_of
 
+ROWS = 256  # by which new normalisations learn what they have to undo
 NEVER = 2.0  # a progress that no training reaches
 
 
@@ -84,11 +88,14 @@ def begin(candidate: Candidate, config: JSON, dataset: DatasetVersion, seed: int
     if not config.get("parent"):
         return Start(build_network(config["space"], candidate, dataset, seed), candidate)
     parent, name = Parent.from_json(config["parent"]), method_name(candidate, config)
-    candidate = candidate.replace(architecture=parent.model.candidate.architecture)  # a trial's may have adapters by now
     method: FineTuning = build(config["finetune"][name])
     require_kin(parent, dataset)
+    before = parent.model.candidate.architecture
+    candidate = candidate.replace(architecture=before)  # a trial's may have grown, or have adapters by now
     network = build_network(config["space"], candidate, dataset, seed)
-    adoption = adopt(network, parent, config["space"], candidate.architecture, dataset)
+    adoption = adopt(network, parent, config["space"], before, dataset)
+    if (larger := config["space"]["architecture"]) != before:
+        candidate, network, adoption = _grown(candidate, network, adoption, config["space"], dataset, seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(seed, "finetune"))
         network = method.prepare(network, adoption, dataset)
@@ -98,7 +105,24 @@ def begin(candidate: Candidate, config: JSON, dataset: DatasetVersion, seed: int
         "parent": parent.model.identity, "finetune": name, "inherited": round(adoption.share, 4), "trained_parameters": trained,
         "of_parameters": num_parameters(build_network(config["space"], candidate, dataset, seed)),
     }  # fmt: skip
+    if larger != before:
+        facts["grown"] = changes(before, larger)
     return Start(network, candidate, method, method.joins(network), method.rates(network), facts, (parent.model.identity,))
+
+
+def _grown(
+    candidate: Candidate, network: nn.Module, adoption: Adoption, space: JSON, dataset: DatasetVersion, seed: int
+) -> tuple[Candidate, nn.Module, Adoption]:
+    """An adopted network as large as the space has it, which computes the same; what is new in it counts as fresh."""
+    rows = load_rows(dataset, "train", limit=ROWS, seed=seed).fields
+    own, inputs = seed_of(seed, "growth"), [rows[field.name] for field in dataset.inputs]
+    grown = grow(candidate, network, space, dataset, inputs, space["architecture"], own)
+    sizes = {name: parameter.numel() for name, parameter in grown.network.named_parameters()}
+    fresh = frozenset(name for name in sizes if grown.origins.get(name, name) in adoption.fresh or name not in grown.origins)
+    head = head_of(build(space), space["architecture"], dataset.inputs, dataset.num_outputs)
+    share = 1 - sum(sizes[name] for name in fresh) / max(1, sum(sizes.values()))
+    larger = candidate.replace(architecture=grown.candidate.architecture)
+    return larger, grown.network.train(), Adoption(head, fresh, share)
 
 
 def method_name(candidate: Candidate, config: JSON) -> str:

@@ -16,6 +16,7 @@ from safetensors.numpy import load_file, save_file
 from components.artifacts import StoredFile, TrainedModel
 from components.build import build
 from components.errors import DataError, UnknownNameError, UsageError
+from components.models.enlarged import enlarged
 from components.models.parent import Parent, pack
 from components.registry import versions
 from components.registry.lineage import ancestors, parent_of
@@ -179,6 +180,37 @@ def test_members_of_a_soup_that_cannot_be_averaged_are_told_before_a_run(finishe
     values = load([f"parent={run}", "fusion=uniform_soup", f"fusion.members=['{run}','file:{other}']"]).values
     with pytest.raises(UsageError, match=rf"same tensors, extra.bias is none in {run} and \[3\] in file:"):
         judge(values, None)
+
+
+def test_a_parent_that_grows_is_all_there_is_to_build(finished: Finished, at_home: Path) -> None:
+    """Search, train and the stages behind them see the larger architecture, and the settings are in no key but by it."""
+    run = f"parent=run:{finished[1]['run']}"
+    parent = resolve(run.removeprefix("parent="))
+    before = parent.model.candidate.architecture
+    config = load([*SMALL, run, "growth.width=1.5", "growth.blocks=1", "finetune=frozen"])
+    judge(config.values, None)
+    for stage in ("search", "train", "fuse", "distill"):
+        section = adopted(config.section(STAGES[stage].reads), None, stage)
+        assert section["space"]["architecture"] == {**before, **enlarged(before, 1.5, 1)} != before
+        assert "growth" not in section
+    same = adopted(load([*SMALL, run, "growth.width=1.0"]).section(STAGES["train"].reads), None, "train")
+    assert same == adopted(load([*SMALL, run]).section(STAGES["train"].reads), None, "train")
+
+
+def test_growth_that_leads_nowhere_is_told_before_a_run(finished: Finished, at_home: Path) -> None:
+    run = f"run:{finished[1]['run']}"
+    for words, message in (
+        (["growth.width=2"], r"growth.width=2 makes a parent's network larger; add parent=run:ID"),
+        ([f"parent={run}", "growth.blocks=1", "inherit=stages"], "growth.blocks=1 makes its own larger; choose one of them"),
+        ([f"parent={run}", "growth.width=0.5"], "growth.width must be a number from 1 to 16, got 0.5"),
+        ([f"parent={run}", "growth.blocks=some"], "growth.blocks must be a whole number, at least 0, got 'some'"),
+        ([f"parent={run}", "growth=2"], "growth holds settings by name, got 2; write growth.SETTING=VALUE, such as growth.width=1.5"),
+        ([f"parent={run}", "growth.depth=2"], "unknown"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            load([*SMALL, *words])
+    with pytest.raises(UsageError, match=r"fusion.members are averaged with the teacher, which growth.width=2 makes larger"):
+        judge(load([*SMALL, f"parent={run}", "growth.width=2", "fusion=uniform_soup", f"fusion.members=['{run}']"]).values, None)
 
 
 def test_what_cannot_go_together_is_told_before_a_run(finished: Finished, at_home: Path, tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def test_a_shortcut_that_is_normalised_behind_is_measured_and_refused(tmp_path: 
     dataset = tiny.table(tmp_path)
     candidate = Candidate(space="mlp", architecture={**SMALL_MLP, "members": 1}, hyperparameters=HOW)
     network = lived_in(build_network(MLP, candidate, dataset, 0).double(), dataset)
-    with pytest.raises(UsageError, match="depth=4 would change what the network computes by"):
+    with pytest.raises(UsageError, match="depth 2 to 4 would change what the network computes by"):
         deepen(candidate, network, MLP, dataset, inputs_of(dataset), blocks=2)
 
 
