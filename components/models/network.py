@@ -12,6 +12,7 @@ from torch import nn
 from components.artifacts import JSON, Candidate, DatasetVersion, StoredFile, TrainedModel
 from components.build import build
 from components.errors import CorruptArtifactError
+from components.models.tensors import difference
 
 
 def build_network(space: JSON, candidate: Candidate, dataset: DatasetVersion, seed: int) -> nn.Module:
@@ -23,12 +24,17 @@ def build_network(space: JSON, candidate: Candidate, dataset: DatasetVersion, se
 
 
 def load_network(model: TrainedModel, dataset: DatasetVersion) -> nn.Module:
-    """A trained model's network in eval mode. Raises `CorruptArtifactError` when its weights do not fit it."""
-    network = build_network(model.space, model.candidate, dataset, model.seed)
+    """A trained model's network in eval mode. Raises `CorruptArtifactError` when its weights cannot be read or do not fit it."""
+    network, path = build_network(model.space, model.candidate, dataset, model.seed), model.weights.path
     try:
-        network.load_state_dict(load_file(model.weights.path), strict=True)
-    except (RuntimeError, OSError, SafetensorError) as error:
-        raise CorruptArtifactError(f"weights {model.weights.path} do not fit the {model.role}'s network: {error}") from error
+        weights = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CorruptArtifactError(f"weights {path} cannot be read: {error}; take the file from its source again") from error
+    theirs, ours = ({name: list(tensor.shape) for name, tensor in state.items()} for state in (weights, network.state_dict()))
+    if differing := difference(theirs, ours, "the file", "the network of its record"):
+        wrong = f"weights {path} do not fit the {model.role}'s network: {differing}"
+        raise CorruptArtifactError(f"{wrong}; they are not of one model, take both from their source again")
+    network.load_state_dict(weights)
     return network.eval()
 
 

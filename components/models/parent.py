@@ -18,6 +18,7 @@ from pathlib import Path
 from components.artifacts import JSON, DatasetVersion, Record, TrainedModel, digest_of, digest_of_file, observed
 from components.errors import DataError, UsageError
 from components.models.enlarged import enlarged
+from components.models.tensors import difference
 from components.store import fsync, write_atomically
 
 WEIGHTS, RECORD = "weights.safetensors", "model.json"
@@ -124,18 +125,19 @@ def require_alike(one: Parent, other: Parent) -> None:
 
 def require_same_shapes(first: Mapping[str, list[int]], second: Mapping[str, list[int]], name: str, other: str) -> None:
     """Raises `UsageError` for networks whose weights have no mean: it names the first tensor in which they differ."""
-    for tensor in sorted({*first, *second}):
-        here, there = (str(found[tensor]) if tensor in found else "none" for found in (first, second))
-        if here != there:
-            raise UsageError(f"soup members must have the same tensors, {tensor} is {here} in {name} and {there} in {other}")
+    if differing := difference(first, second, name, other):
+        raise UsageError(f"soup members must have the same tensors, {differing}")
 
 
 def shapes(weights: Path) -> dict[str, list[int]]:
     """The shape of each tensor in a safetensors file, from its header. Raises `DataError` for another file."""
     require_safetensors(weights)
     with weights.open("rb") as opened:
-        header = json.loads(opened.read(int.from_bytes(opened.read(HEADER_LENGTH), "little")))
-    return {name: list(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__"}
+        text = opened.read(int.from_bytes(opened.read(HEADER_LENGTH), "little"))
+    try:
+        return {name: list(tensor["shape"]) for name, tensor in json.loads(text).items() if name != "__metadata__"}
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{weights} has a damaged header ({type(error).__name__}: {error}); take the file from its source again") from error
 
 
 def require_intact(parent: Parent) -> None:

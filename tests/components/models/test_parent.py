@@ -150,6 +150,39 @@ def test_a_changed_record_is_refused(packed: Path) -> None:
         unpack(packed)
 
 
+def forged(packed: Path, **architecture: object) -> Parent:
+    """The parent with another architecture in its record, and a digest that fits."""
+    note = json.loads((packed / RECORD).read_text())
+    note["parent"]["model"]["candidate"]["architecture"].update(architecture)
+    (packed / RECORD).write_text(json.dumps({"parent": note["parent"], "digest": digest_of(note["parent"])}))
+    return unpack(packed)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "words"),
+    [
+        ({"kernel": 5}, r"is \[8, 8, 3, 3\] in the file and \[8, 8, 5, 5\] in the network of its record"),
+        ({"depths": [1, 1, 1]}, r"is none in the file and \[32, 16, 3, 3\] in the network of its record"),
+        ({"depths": [1]}, r"is \[16, 8, 3, 3\] in the file and none in the network of its record"),
+    ],
+)
+def test_a_forged_record_is_told_by_a_tensor(packed: Path, architecture: dict[str, object], words: str) -> None:
+    """In one line that names the file, where its weights are loaded."""
+    parent = forged(packed, **architecture)
+    with pytest.raises(DataError, match=rf"^weights {packed / WEIGHTS} do not fit the \w+'s network: [\w.]+ {words}; they are") as error:
+        load_network(parent.model, parent.dataset)
+    assert "\n" not in str(error.value)
+    assert error.value.exit_code == 65
+
+
+def test_a_damaged_header_is_told(tmp_path: Path) -> None:
+    """It begins as safetensors do."""
+    for header in (b"{broken ", b'{"w": 1}', b'{"w":{}}'):
+        (tmp_path / WEIGHTS).write_bytes(len(header).to_bytes(8, "little") + header)
+        with pytest.raises(DataError, match=f"{WEIGHTS} has a damaged header "):
+            shapes(tmp_path / WEIGHTS)
+
+
 def test_a_record_of_another_version_is_told(packed: Path) -> None:
     """Well formed, with a field that this version does not know."""
     note = json.loads((packed / RECORD).read_text())
