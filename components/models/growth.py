@@ -77,7 +77,22 @@ def deepen(
 def grow(
     candidate: Candidate, network: nn.Module, space: JSON, dataset: DatasetVersion, inputs: Sequence[Tensor], larger: JSON, seed: int
 ) -> Grown:
-    """The candidate with the architecture `larger`, its network computing what `network` does. Raises `UsageError` where it cannot."""
+    """The candidate with the architecture `larger`, its network computing what `network` does. Raises `UsageError` where it cannot.
+
+    It becomes wider first and deeper then: a layer that is both new and wider looks like any other."""
+    wider = {**larger, **{name: candidate.architecture[name] for name in DEPTHS if name in larger}}
+    grown = Grown(candidate, network, {name: name for name, _ in network.named_parameters()})
+    for step in (wider, larger):
+        if step != grown.candidate.architecture:
+            after = _step(grown.candidate, grown.network, space, dataset, inputs, step, seed)
+            came = {name: grown.origins[theirs] for name, theirs in after.origins.items() if theirs in grown.origins}
+            grown = Grown(after.candidate, after.network, came)
+    return grown
+
+
+def _step(
+    candidate: Candidate, network: nn.Module, space: JSON, dataset: DatasetVersion, inputs: Sequence[Tensor], larger: JSON, seed: int
+) -> Grown:
     change = changes(candidate.architecture, larger)
     after = candidate.replace(architecture=larger, numerics={})
     child = build_network(space, after, dataset, seed).to(next(network.parameters()).dtype)

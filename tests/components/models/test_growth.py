@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from components.artifacts import Candidate, DatasetVersion
 from components.errors import UsageError
-from components.models.growth import Grown, deepen, widen
+from components.models.growth import Grown, deepen, grow, widen
 from components.models.network import build_network, num_parameters
 from tests.components.models import tiny
 from tests.components.models.test_inheritance import CONVNET, MLP, inputs_of, lived_in
@@ -93,6 +93,18 @@ def test_what_cannot_be_exact_is_refused(block: str, change: dict[str, Any], how
     grow, options = {"widen": (widen, {"width": 12}), "deepen": (deepen, {})}[how]
     with pytest.raises(UsageError, match=words):
         grow(candidate, network, CONVNET, stripes, inputs, **options)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("block", sorted(ARCHITECTURES))
+def test_wider_and_deeper_at_once(block: str, stripes: DatasetVersion) -> None:
+    """Every parameter has its origin but for those of one new block a stage."""
+    candidate, network, inputs = grown_up(block, {"depths": [2, 2], "growth": 1.5}, stripes)
+    larger = {**candidate.architecture, "width": 12, "depths": [3, 3]}
+    grown = grow(candidate, network, CONVNET, stripes, inputs, larger, 0)
+    assert difference(grown, network, inputs) < 1e-9
+    assert set(grown.origins.values()) == {name for name, _ in network.named_parameters()}
+    new = {".".join(name.split(".")[:2]) for name, _ in grown.network.named_parameters() if name not in grown.origins}
+    assert len(new) == 2
 
 
 def test_a_table_network_widens_exactly(tmp_path: Path) -> None:
