@@ -15,12 +15,13 @@ FOLDER = Path(__file__).parent / "space"
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """A space's module, class, and class attributes."""
+    """A space's module, class and class attributes, and the type of each of its settings, as it writes it."""
 
     name: str
     class_name: str
     modality: str
     offers: frozenset[str]
+    settings: dict[str, str]
 
 
 def declared(target: str) -> Declared | None:
@@ -43,7 +44,7 @@ def _read(file: Path) -> Iterator[Declared]:
         if isinstance(node, ast.ClassDef):
             found = dict(_attributes(node))
             if "modality" in found:
-                yield Declared(file.stem, node.name, str(found["modality"]), frozenset(found.get("offers", ())))
+                yield Declared(file.stem, node.name, str(found["modality"]), frozenset(found.get("offers", ())), _settings(node))
 
 
 def _attributes(node: ast.ClassDef) -> Iterator[tuple[str, Any]]:
@@ -52,3 +53,9 @@ def _attributes(node: ast.ClassDef) -> Iterator[tuple[str, Any]]:
         if isinstance(line, ast.Assign) and isinstance(line.targets[0], ast.Name) and line.targets[0].id in ("modality", "offers"):
             value = line.value.args[0] if isinstance(line.value, ast.Call) else line.value
             yield line.targets[0].id, ast.literal_eval(value)
+
+
+def _settings(node: ast.ClassDef) -> dict[str, str]:
+    """The keyword arguments of a class and their types."""
+    made = [line for line in node.body if isinstance(line, ast.FunctionDef) and line.name == "__init__"]
+    return {word.arg: ast.unparse(word.annotation) for line in made for word in line.args.kwonlyargs if word.annotation}

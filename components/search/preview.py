@@ -6,18 +6,30 @@ read: a mistake that needs none of them should not cost the user that wait.
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 from components.artifacts import JSON, DatasetVersion
 from components.budget import seconds_of
 from components.build import allow, build
 from components.data.target import TASKS
 from components.errors import UsageError
-from components.models.choices import listed
+from components.models.choices import listed, share
+from components.models.declared import declared
 from components.search.compatibility import check, name_of
 from components.search.kept import most_kept
 from components.search.partners import url_of
 from components.search.plan import check_rows, scores_of, settled_objectives
 from components.search.target import num_rounds, targets_of
 from components.search.warm_start import most_starts
+
+SHARES = ("dropout", "label_smoothing")  # settings of every network space, shares of 1
+TYPES: dict[str, tuple[str, tuple[type, ...]]] = {
+    "int": ("a whole number", (int,)),
+    "float": ("a number", (int, float)),
+    "bool": ("true or false", (bool,)),
+    "str": ("a name", (str,)),
+}
 
 
 def preview(config: JSON, dataset: DatasetVersion | None = None) -> None:
@@ -29,7 +41,7 @@ def preview(config: JSON, dataset: DatasetVersion | None = None) -> None:
     if len(mistakes) == len(tasks):
         raise mistakes[0]
     check_rows(config, dataset)
-    _check_choices(config["space"])
+    _check_settings(config["space"])
     _check_rounds(config)
     most_starts(config)
     most_kept(config)
@@ -38,12 +50,23 @@ def preview(config: JSON, dataset: DatasetVersion | None = None) -> None:
         url_of(config["search"]["storage"])
 
 
-def _check_choices(space: JSON) -> None:
-    """A space of ours whose lists are empty or name a choice twice; what may stand in them it says itself, with torch."""
-    if str(space.get("_target_", "")).startswith("components.models.space."):
-        for name, values in space.items():
-            if isinstance(values, list):
-                listed(f"space.{name}", values)
+def _check_settings(space: JSON) -> None:
+    """The settings of a space of ours by their types; which names and numbers it can do with it says itself, with torch."""
+    found = declared(str(space.get("_target_")))
+    for name, kind in found.settings.items() if found else ():
+        if name in SHARES and name in space:
+            share(f"space.{name}", space[name])
+        elif name in space:
+            _check_type(f"space.{name}", space[name], kind)
+
+
+def _check_type(key: str, value: Any, annotation: str) -> None:
+    """Of a type, or of a sequence of it, whose choices are there once each; of other annotations nothing is known."""
+    sequence = re.fullmatch(r"Sequence\[(\w+)\]", annotation)
+    words, types = TYPES.get(sequence[1] if sequence else annotation, ("", ()))
+    for one in listed(key, value) if sequence else [value]:
+        if types and type(one) not in types:
+            raise UsageError(f"{f'each of {key}' if sequence else key} must be {words}, got {one!r}")
 
 
 def _check_rounds(config: JSON) -> None:

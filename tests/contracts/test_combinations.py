@@ -74,6 +74,7 @@ def test_what_a_space_declares_is_what_it_is() -> None:
         found = declared(NODES["space", name]["_target_"])
         assert found is not None
         assert (found.modality, found.offers) == (space.modality, offers_of(space))
+        assert found.settings.keys() == NODES["space", name].keys() - {"_target_"}
 
 
 @pytest.mark.parametrize(
