@@ -224,11 +224,17 @@ def _check_groups(words: list[str], folders: list[Path]) -> None:
 
 
 def _check_sections(values: JSON) -> None:
-    """A whole section that was given a value leaves nothing to judge the rest by. Raises `UsageError`."""
+    """A whole section that was given a value leaves nothing to judge the rest by; a setting that nobody reads (Hydra takes
+    any after a `+`) would be ignored. Raises `UsageError` and `UnknownNameError`."""
+    import yaml
+
+    known = yaml.safe_load((CONF / "pipeline.yaml").read_text())
     for name, setting in SECTIONS.items():
         if not isinstance(values[name], Mapping):
             rule = f"write {name}.SETTING=VALUE, such as {name}.{setting}"
             raise UsageError(f"{name} holds settings by name, got {values[name]!r}; {rule}")
+        for unknown in values[name].keys() - known[name].keys():
+            raise UnknownNameError(f"{name} setting", unknown, known[name])
     if not isinstance(values["plugins"], list):
         raise UsageError(f"plugins must be a list of packages, got {values['plugins']!r}; write plugins=[{values['plugins']}]")
 

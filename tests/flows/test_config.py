@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from components.build import resolve
-from components.errors import UsageError
+from components.errors import UnknownNameError, UsageError
 from components.fingerprint import ROOT, targets
 from flows.config import CONF, LISTS, conceal, load
 from flows.table import STAGES
@@ -44,6 +44,21 @@ def test_a_choice_has_the_name_of_its_module(file: Path) -> None:
     target = yaml.safe_load(file.read_text()).get("_target_", "")
     if target.startswith("components."):
         assert target.split(".")[-2] == file.stem
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("+training.patince=3", "unknown training setting 'patince'; did you mean 'patience'"),
+        ("+search.trails=3", "unknown search setting 'trails'; did you mean 'trials'"),
+        ("+growth.block=3", "unknown growth setting 'block'; did you mean 'blocks'"),
+        ("+split.validate=0.1", "unknown split setting 'validate'; did you mean 'validation'"),
+    ],
+)
+def test_a_setting_that_nobody_reads_is_not_ignored(home: Path, word: str, message: str) -> None:
+    """Hydra takes any after a plus."""
+    with pytest.raises(UnknownNameError, match=message):
+        load([word])
 
 
 @pytest.mark.parametrize(
