@@ -7,6 +7,7 @@ read: a mistake that needs none of them should not cost the user that wait.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from components.artifacts import JSON, DatasetVersion
@@ -36,6 +37,7 @@ def preview(config: JSON, dataset: DatasetVersion | None = None) -> None:
     """Raises `UsageError` for a mistake in what a search reads; without its data set, for what is wrong whatever the task."""
     for package in config.get("plugins") or ():
         allow(package)
+    _check_partner(config["strategy"])
     tasks = (dataset.task,) if dataset else TASKS
     mistakes = [mistake for task in tasks if (mistake := _mistake_for(task, config))]
     if len(mistakes) == len(tasks):
@@ -48,6 +50,16 @@ def preview(config: JSON, dataset: DatasetVersion | None = None) -> None:
     seconds_of(config["search"].get("trial_seconds"))
     if config["search"].get("storage"):
         url_of(config["search"]["storage"])
+
+
+def _check_partner(strategy: JSON) -> None:
+    """The strategy that searches for another one (`strategy.by`): it names its settings as if it were the only one."""
+    node = strategy.get("by")
+    if isinstance(node, Mapping) and "_target_" in node:
+        try:
+            build(node)
+        except UsageError as mistake:
+            raise UsageError(re.sub(r"(?<![\w.])strategy\.", "strategy.by.", str(mistake))) from mistake
 
 
 def _check_settings(space: JSON) -> None:

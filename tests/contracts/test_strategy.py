@@ -23,6 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from components import build
 from components.artifacts import DatasetVersion, InputField
+from components.errors import UsageError
 from components.search.compatibility import needs_of, offers_of
 from components.search.problem import PointSampler
 from components.search.proposal import Proposer, candidate_of, decision_of, propose, seed_of
@@ -317,6 +318,13 @@ def test_family_is_not_empty() -> None:
     for name in MEMBERS:
         target = config_of(name)["_target_"]
         assert not target.startswith("components.") or target.split(".")[-2] == name
+
+
+@pytest.mark.parametrize(("name", "setting"), [(name, key) for name in MEMBERS for key in config_of(name) if key != "_target_"])
+def test_a_setting_of_another_type_is_refused_by_its_key(name: str, setting: str) -> None:
+    for value in ("abc", ["a", "b"], {"a": 1}, True, math.nan):
+        with pytest.raises(UsageError, match=rf"\bstrategy\.{setting} "):
+            build.build({**config_of(name), setting: value})
 
 
 @pytest.mark.parametrize("name", MEMBERS)

@@ -145,6 +145,16 @@ def test_a_wrong_command_is_one_line(words: str, line: str, home: Path, capsys: 
         ("evaluator=zero_cost scheduler=asha", "scheduler=asha needs an evaluator that trains epoch by epoch, which evaluator=z"),
         ("evaluator=supernet", "evaluator=supernet needs a supernet that the strategy has trained"),
         ("strategy.startup=abc", "strategy.startup must be a whole number of at least 2, got 'abc'"),
+        ("strategy=oneshot strategy.by=evolution", "strategy.by must be another strategy, as +strategy@strategy.by=evolution, got"),
+        ("strategy=oneshot strategy.by=[a,b]", "strategy.by must be another strategy, as +strategy@strategy.by=evolution, got ['a', 'b']"),
+        (
+            "strategy=oneshot +strategy@strategy.by=evolution strategy.by.population=abc",
+            "strategy.by.population must be a whole number of at least 1, got 'abc'",
+        ),
+        (
+            "strategy=oneshot +strategy@strategy.by=evolution strategy.by.sample=20",
+            "strategy.by.sample must be a whole number in 1..10 (strategy.by.population), got 20",
+        ),
         ("evaluator.keep_weights=abc", "evaluator.keep_weights must be true or false, got 'abc'"),
         ("objective=5", "objective must be a name or a list of names that begins with a metric, got 5; set objective=accuracy"),
         ("objective=true", "objective must be a name or a list of names that begins with a metric, got True"),
