@@ -12,7 +12,7 @@ from components.fingerprint import ROOT, SourceCache
 from components.home import home
 from components.store import KeyParts, Store, read_record
 from flows.config import Config
-from flows.execution import find, key_parts
+from flows.keys import find, key_parts
 from flows.parents import adopted, members_of
 from flows.run import Timings, changed_parts, last_parts, unfinished, why_it_runs
 from flows.table import STAGES, Stage, arguments

@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,15 +37,26 @@ from components.store import KeyParts, Store, explain, locked, read_record, writ
 from components.training.extent import full_epochs
 from components.workspace import Workspace
 from flows.config import Config, load
-from flows.execution import Outcome, call_verb, key_parts, load_verb, with_extent
+from flows.keys import key_parts, with_extent
 from flows.parents import find, members_of
 from flows.table import STAGES, Stage, drop
+from flows.verbs import call_verb, load_verb
 
 TAIL = ("export", "quantize", "evaluate", "register", "promote")
 FIRST_TAIL_SECONDS = 15.0  # what the tail of digits takes on two slow cores, and half as much again; measured afterwards
 TRAININGS = 1.8  # the teacher's training and its smaller student's, in trainings of the best trial's cost
 _begun: float | None = None
 _current: contextvars.ContextVar[Run | None] = contextvars.ContextVar("run", default=None)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A stage's record, whether it `ran` or was `cached`, in how many seconds, and why it ran."""
+
+    record: Any
+    state: str
+    seconds: float
+    why: tuple[str, ...] = ()
 
 
 class Run:

@@ -17,8 +17,9 @@ from components.artifacts import QualityReport, Record
 from components.errors import UsageError
 from components.home import home
 from components.store import write_atomically
-from flows.execution import Outcome, require_fit, run_stage
+from flows.execution import require_fit, run_stage
 from flows.failure import in_words
+from flows.run import Outcome, Run
 from flows.table import arguments, stage_named
 
 
@@ -31,7 +32,6 @@ def enter(name: str, overrides: list[str]) -> Outcome:
     """Runs one stage on the saved records of the stages before it, in this process, and saves its own."""
     from flows.ahead import judge
     from flows.config import load
-    from flows.run import Run
 
     stage = stage_named(name)
     config = load(overrides)

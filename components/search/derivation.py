@@ -21,11 +21,12 @@ from components.search.problem import PointSampler, Problem, Told, keys_of, rank
 from components.search.supernet import Derived, derived_of
 
 if TYPE_CHECKING:
-    from components.search.supernet_training import Data, Forward
+    from components.search.supernet_data import Data, Forward
 
 DRAWS, WIDTH, ROUNDS = 500, 40, 20  # the search for the points of highest score: where it starts, how wide, how long
 BEST, TRIES = 5, 10  # trials whose changes are proposed, and changes compared by the supernet
 FROM_BEST = 0.7  # of the suggestions take their hyper-parameters from one of the best trials
+JUDGED_BATCH = 128  # rows whose statistics normalise each other when candidates are judged
 ARCHITECTURE = "arch."  # how the names of a space's parameters begin
 
 
@@ -66,7 +67,6 @@ def judge(data: Data, forward_of: Callable[[Point], Forward], program: Callable[
     """Every judged row seen by `views` candidates, each of them with a batch of rows."""
     import torch
 
-    from components.search.supernet_training import JUDGED_BATCH
     from components.training.batches import seed_of
 
     found, count = Judgements(), len(data.judged)

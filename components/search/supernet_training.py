@@ -11,7 +11,6 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,15 +18,15 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from components.artifacts import JSON, AugmentationPolicy, DatasetVersion
+from components.artifacts import JSON, DatasetVersion
 from components.build import build
 from components.errors import CorruptArtifactError
 from components.models.points import Point
 from components.search.derivation import derive
 from components.search.supernet import FILE, Recipe, SupernetTask, is_supernet, save_supernet
-from components.training.batches import Rows, load_rows, seed_of
+from components.search.supernet_data import Data, Forward, as_float
+from components.training.batches import Rows, seed_of
 from components.training.checkpoint import SafeCheckpointIO, read_checkpoint
 from components.training.failure import DivergedError
 from components.training.progress import Progress
@@ -37,14 +36,9 @@ CHECKPOINT = "supernet.ckpt"
 TRAINED_SHARE = 0.85  # of the given time; the rest is for judging
 CHECKPOINT_SECONDS = 20.0  # a kill loses at most so much
 REPORT_EVERY = 0.02  # of the steps
-JUDGED_BATCH = 128  # rows whose statistics normalise each other when candidates are judged
 STRENGTH = 1.0  # of the augmentation: shared weights see few rows very often
 SCHEDULE = Cosine()
 MOMENTUM, CLIP = 0.9, 5.0  # as in DARTS (Liu et al., ICLR 2019)
-
-Forward = Callable[..., Tensor]
-"""From the raw inputs to logits [B, K]: a candidate, or a mixture of them, in a supernet."""
-
 
 class Curriculum(Protocol):
     """What is trained at a step, and what a strategy does after it."""
@@ -64,51 +58,6 @@ class Curriculum(Protocol):
     def figures(self) -> JSON:
         """What the report shows of it."""
         ...
-
-
-@dataclass(frozen=True)
-class Data:
-    """The rows that train weights, those that tune architecture weights and those that judge candidates, none of them
-    the same; `vary` is the augmentation."""
-
-    dataset: DatasetVersion
-    trained: Rows
-    tuned: Rows
-    judged: Rows
-    vary: Callable[..., tuple[dict[str, Tensor], Tensor]]
-
-    @classmethod
-    def of(
-        cls, dataset: DatasetVersion, policy: AugmentationPolicy, holdout: float, rows: int | None, seed: int, *, tuned: float = 0.0
-    ) -> Data:  # fmt: skip
-        """Holds a share of the training rows out by `seed`; the share `tuned` of those and the validation rows tunes, the
-        rest judges. With `rows` only so many training rows are used."""
-        train, validation = load_rows(dataset, "train", limit=rows, seed=seed), load_rows(dataset, "validation")
-        generator = torch.Generator().manual_seed(seed_of(seed, "holdout"))
-        order = torch.randperm(len(train), generator=generator)
-        held = max(1, round(holdout * len(train)))
-        rest = _joined(_taken(train, order[:held]), validation)
-        mixed = torch.randperm(len(rest), generator=generator)
-        cut = round(tuned * len(rest))
-        return cls(dataset, _taken(train, order[held:]), _taken(rest, mixed[:cut]), _taken(rest, mixed[cut:]), build(policy.config))
-
-    def loss(self, forward: Forward, fields: dict[str, Tensor], targets: Tensor) -> Tensor:
-        """Cross-entropy, or the squared error of standardised targets."""
-        outputs = forward(*(as_float(fields[field.name]) for field in self.dataset.inputs))
-        if self.dataset.task == "classification":
-            return F.cross_entropy(outputs, targets)
-        return F.mse_loss(outputs.squeeze(-1), targets)
-
-    def worth(self, forward: Forward, fields: dict[str, Tensor], targets: Tensor) -> Tensor:
-        """For each row the probability of its class, or the negative error: higher is better.
-
-        The mean probability is the accuracy of a guess drawn from what the network believes. Where labels have no
-        meaning it is 1/K for every candidate, however sure of itself; a log-loss would punish the sure ones.
-        """
-        outputs = forward(*(as_float(fields[field.name]) for field in self.dataset.inputs))
-        if self.dataset.task == "classification":
-            return outputs.softmax(dim=1).gather(1, targets[:, None]).squeeze(1)
-        return -(outputs.squeeze(-1) - targets).abs()
 
 
 def trained(
@@ -153,10 +102,6 @@ def load_supernet(space: Any, dataset: DatasetVersion, path: Path) -> Any:
     except (OSError, RuntimeError, SafetensorError) as error:
         raise CorruptArtifactError(f"{path} is no supernet of this space and data set: {error}") from error
     return supernet
-
-
-def as_float(values: Tensor) -> Tensor:
-    return values.to(torch.float32) if values.dtype == torch.uint8 else values
 
 
 @contextlib.contextmanager
@@ -274,13 +219,3 @@ class _Batches:
             generator = torch.Generator().manual_seed(seed_of(self._seed, "order", epoch))
             self._order, self._epoch = torch.randperm(len(self._rows), generator=generator), epoch
         return self._rows.at(self._order[place * self._size : (place + 1) * self._size])
-
-
-def _taken(rows: Rows, index: Tensor) -> Rows:
-    fields, targets = rows.at(index)
-    return Rows(fields=fields, targets=targets)
-
-
-def _joined(one: Rows, other: Rows) -> Rows:
-    fields = {name: torch.cat([values, other.fields[name]]) for name, values in one.fields.items()}
-    return Rows(fields=fields, targets=torch.cat([one.targets, other.targets]))

@@ -13,10 +13,10 @@ from components.models.network import load_network
 from components.models.parent import pack
 from flows import plan
 from flows.config import load
-from flows.execution import call_verb
 from flows.parents import adopted, judge, resolve
 from flows.status import records_of
 from flows.table import STAGES, candidate_of
+from flows.verbs import call_verb
 from tests.flows.conftest import SMALL, Athanor
 
 Finished = tuple[Athanor, dict[str, Any]]

@@ -22,10 +22,10 @@ from components.registry import versions
 from components.registry.lineage import ancestors, parent_of
 from flows import parents, plan
 from flows.config import load
-from flows.execution import call_verb
 from flows.parents import adopted, find, judge, resolve
 from flows.status import records_of
 from flows.table import STAGES, candidate_of
+from flows.verbs import call_verb
 from tests.flows.conftest import SMALL, Athanor
 
 Finished = tuple[Athanor, dict[str, Any]]

@@ -117,7 +117,7 @@ def test_a_changed_byte_of_the_data_is_a_changed_input(at_home: Path, tmp_path: 
     first.write_text("x,y\n" + "".join(f"{i},{i % 2}\n" for i in range(50)))
     words = ("dataset=csv", f"dataset.path={first}", "dataset.target=y")
     before = plan.make(load([*SMALL, *words]))[0]
-    from flows.execution import key_parts
+    from flows.keys import key_parts
 
     stage = STAGES["version"]
     config = load([*SMALL, *words])

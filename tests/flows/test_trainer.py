@@ -10,7 +10,7 @@ from components.training.devices import num_gpus
 from flows import stage as door
 from flows.ahead import judge
 from flows.config import load
-from flows.execution import key_parts
+from flows.keys import key_parts
 from flows.table import STAGES
 from tests.flows.conftest import SMALL, Athanor
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from components.search.supernet_training import Data, Forward
+    from components.search.supernet_data import Data, Forward
 
 RELAXATIONS = ("softmax", "gumbel")
 SHORTCUT = "skip_connect"

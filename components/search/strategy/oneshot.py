@@ -24,7 +24,7 @@ from components.search.problem import Problem
 from components.search.supernet import SUPERNET, TRAINED, Recipe, SupernetTask
 
 if TYPE_CHECKING:
-    from components.search.supernet_training import Data, Forward
+    from components.search.supernet_data import Data, Forward
 
 PATHS = 5  # candidates a step, whose gradients are averaged
 

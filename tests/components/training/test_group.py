@@ -69,6 +69,18 @@ def test_two_processes_take_the_steps_of_one(datasets: tuple[DatasetVersion, Dat
     assert set(found["listening"]) <= {"0100007F", "00000000000000000000000001000000"}, "hex of 127.0.0.1 and ::1"
 
 
+@pytest.mark.parametrize("trainer", sorted(together.TRAINERS))
+def test_a_group_trains_in_the_layout_that_a_trial_measured(
+    datasets: tuple[DatasetVersion, DatasetVersion], tmp_path: Path, trainer: str
+) -> None:
+    """Trials are measured on one device; weights with channels last are what PyTorch refuses to take into shards."""
+    numerics = {**together.FP32, "memory_format": "channels_last"}
+    found = run("once", (datasets[0],), tmp_path, {"trainer": together.TRAINERS[trainer], "numerics": numerics})
+    with together.losses_of_steps() as losses:
+        train(datasets[0], **together.BRIEF, numerics=numerics)
+    assert found["losses"] == pytest.approx(losses, abs=1e-4)
+
+
 @pytest.fixture(scope="module")
 def found(datasets: tuple[DatasetVersion, DatasetVersion], tmp_path_factory: pytest.TempPathFactory) -> JSON:
     """Everything that one start of two processes can show."""

@@ -91,7 +91,7 @@ def optimizers(image: DatasetVersion, config: JSON, work: Workspace) -> Candidat
 def once(image: DatasetVersion, config: JSON, work: Workspace) -> Candidate:
     """A few steps with the configured trainer."""
     with losses_of_steps() as losses:
-        train(image, **BRIEF, numerics=FP32, trainer=config["trainer"])
+        train(image, **BRIEF, numerics=config.get("numerics", FP32), trainer=config["trainer"])
     return Candidate(space="found", architecture={"losses": losses}, hyperparameters={})
 
 
