@@ -35,7 +35,9 @@ class Sharded(ModelParallelStrategy):
         self.own_turn = own_turn
 
     def shard(self, network: nn.Module) -> None:
-        """Leaves each rank its part of the weights, which are gathered for a forward and a backward pass."""
+        """Leaves each rank its part of the weights, which are gathered for a forward and a backward pass. A layout with channels
+        last, which may have been measured as faster on one device, ends here: torch has shards of contiguous weights alone."""
+        network.to(memory_format=torch.contiguous_format)
         mesh = self.device_mesh["data_parallel"]
         for module in blocks(network, self.own_turn):
             fully_shard(module, mesh=mesh)
