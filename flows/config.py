@@ -208,18 +208,20 @@ def _compose(words: list[str], folders: list[Path]) -> JSON:
 
 
 def _check_groups(words: list[str], folders: list[Path]) -> None:
+    """The choices of a family, also where one is put in another's settings: `+strategy@strategy.by=evolution`."""
     groups = _groups(folders)
     for word in words:
-        key, _, value = word.lstrip("+~").partition("=")
-        if key not in groups:
+        key, _, value = word.lstrip("~").partition("=")
+        group = key.lstrip("+").partition("@")[0]
+        if group not in groups:
             continue
-        if value in ("", "null") and key in REQUIRED:
-            raise UsageError(f"{key} cannot be {value or 'empty'} (choices: {', '.join(sorted(groups[key]))})")
+        if value in ("", "null") and group in REQUIRED:
+            raise UsageError(f"{key} cannot be {value or 'empty'} (choices: {', '.join(sorted(groups[group]))})")
         names = [name for name in re.split(r"[\[\],\s]+", value) if name]
         for name in names:
-            if name != "null" and name not in groups[key]:
-                raise UnknownNameError(key, name, groups[key])
-        if len(names) > 1 and key in REQUIRED and key not in LISTS:
+            if name != "null" and name not in groups[group]:
+                raise UnknownNameError(group, name, groups[group])
+        if len(names) > 1 and group in REQUIRED and group not in LISTS:
             raise UsageError(f"{key} takes one choice, got {value}; write {key}={names[0]}")
 
 
@@ -248,7 +250,7 @@ def _groups(folders: list[Path]) -> dict[str, list[str]]:
 
 
 def _explained(error: Exception, words: list[str], folders: list[Path]) -> UsageError:
-    missing = re.search(r"Missing mandatory value: (\S+)", str(error))
+    missing = "Missing mandatory value" in str(error) and re.search(r"full_key: (\S+)", str(error))
     if missing:
         return UsageError(f"{missing[1]} must be given: add {missing[1]}=VALUE")
     for word in words:
@@ -263,6 +265,8 @@ def _explained(error: Exception, words: list[str], folders: list[Path]) -> Usage
 
 def _explain_word(word: str, others: list[str], folders: list[Path], error: Exception) -> UsageError:
     key, _, value = word.lstrip("+~").partition("=")
+    if "@" in key and not word.startswith(("+", "~")):
+        return UsageError(f"{key} has no choice yet that could be changed; write +{word}")
     node: Any = _compose(others, folders)["values"]
     path: list[str] = []
     for part in key.split("."):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from components.report.charts import Axis, Plot, Point, cut, drawing, tag, tick_text, written
+from components.report.charts import Axis, Plot, Point, cut, drawing, nice_ticks, tag, tick_text, written
 
 STYLES = {"complete": "c1", "pruned": "c1 hollow", "infeasible": "bad hollow"}
 MANY = 60  # trials; of more the dots are smaller
@@ -239,7 +239,9 @@ def race(label: str, racers: Sequence[Racer], hot: str, beside: str, *, x: str, 
     `low` and `high` bound the y axis, so that the charts of all strategies can be compared.
     """
     end = max(point[0] for racer in racers for point in racer.points)
-    plot = Plot(label, Axis(x, 0.0, end), Axis("", low, high), width=300.0, height=190.0, x_ticks=4, y_ticks=4)
+    whole = tuple(mark for mark in nice_ticks(0.0, end, 4) if mark == int(mark))  # no trial is half a trial
+    across = Axis(x, 0.0, end, ticks=whole if len(whole) > 1 else ())
+    plot = Plot(label, across, Axis("", low, high), width=300.0, height=190.0, x_ticks=4, y_ticks=4)
     for racer in sorted(racers, key=lambda r: (r.name == hot, r.name == beside)):
         css = "hot thick" if racer.name == hot else "strong" if racer.name == beside else "faint thin"
         points = [(px, _clip(plot.y, py)) for px, py in racer.points]

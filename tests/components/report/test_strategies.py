@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from components.report import strategies
+from components.report import search_charts, strategies
 from components.report.html import render
 from tests.components.report.runs import ReportedRun
 from tests.components.report.test_html import Page
@@ -96,6 +96,13 @@ def test_trials_may_be_the_budget(document: dict[str, Any]) -> None:
     assert found is not None
     assert "each 24 trials on 2 workers" in found["words"]
     assert found["unit"] == "trials"
+
+
+@pytest.mark.parametrize(("end", "marks"), [(8.0, "0 2 4 6 8"), (10.0, "0 5 10"), (3.0, "0 1 2 3")])
+def test_no_trial_is_half_a_trial(end: float, marks: str) -> None:
+    racers = [search_charts.Racer("random", [(1.0, 0.8), (end, 0.9)])]
+    found = search_charts.race("a race", racers, "random", "", x="trials", low=0.7, high=1)
+    assert " ".join(re.findall(r'text-anchor="middle" >([\d.]+)<', str(found))) == marks
 
 
 def test_a_document_is_found_by_the_data_it_was_measured_on(document: dict[str, Any], digits: ReportedRun, tmp_path: Path) -> None:
