@@ -182,29 +182,37 @@ def _remember(memo: Path, found: JSON) -> None:
 
 
 def _compose(words: list[str], folders: list[Path]) -> JSON:
-    from hydra import compose, initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.core.hydra_config import HydraConfig
+    """The composition. Raises `UsageError` that names the word which is in the way."""
     from hydra.errors import HydraException
-    from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     _check_groups(words, folders)
-    GlobalHydra.instance().clear()
-    extra = [f"hydra.searchpath=[{','.join('file://' + str(f) for f in folders[1:])}]"] if folders[1:] else []
     try:
-        with initialize_config_dir(str(folders[0]), version_base="1.3"):
-            full = compose("pipeline", overrides=[*words, *extra], return_hydra_config=True)
-            HydraConfig.instance().set_config(full)
-            choices = dict(HydraConfig.get().runtime.choices)
-        values = {k: v for k, v in full.items() if k != "hydra"}
-        plain = OmegaConf.to_container(OmegaConf.create(values), resolve=True, throw_on_missing=True)
+        plain, choices = _composed(words, folders)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise _explained(error, words, folders) from error
     _check_sections(plain)
     plain["training"]["class_weights"] = {str(index): weight for index, weight in (plain["training"].get("class_weights") or {}).items()}
     lists = {group: list(plain[group]) for group in _groups(folders) if group in plain and group not in choices}
     return {"values": plain, "choices": {k: v for k, v in choices.items() if not k.startswith("hydra")} | lists}
+
+
+def _composed(words: list[str], folders: list[Path], *, whole: bool = True) -> tuple[JSON, JSON]:
+    """Values and choices as Hydra has them; what must be given may be missing if not `whole`. Raises what Hydra and OmegaConf do."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
+    GlobalHydra.instance().clear()
+    extra = [f"hydra.searchpath=[{','.join('file://' + str(f) for f in folders[1:])}]"] if folders[1:] else []
+    with initialize_config_dir(str(folders[0]), version_base="1.3"):
+        full = compose("pipeline", overrides=[*words, *extra], return_hydra_config=True)
+        HydraConfig.instance().set_config(full)
+        choices = dict(HydraConfig.get().runtime.choices)
+    values = OmegaConf.create({k: v for k, v in full.items() if k != "hydra"})
+    plain: JSON = OmegaConf.to_container(values, resolve=True, throw_on_missing=whole)  # type: ignore[assignment]
+    return plain, choices
 
 
 def _check_groups(words: list[str], folders: list[Path]) -> None:
@@ -253,21 +261,24 @@ def _explained(error: Exception, words: list[str], folders: list[Path]) -> Usage
     missing = "Missing mandatory value" in str(error) and re.search(r"full_key: (\S+)", str(error))
     if missing:
         return UsageError(f"{missing[1]} must be given: add {missing[1]}=VALUE")
-    for word in words:
-        try:
-            _compose([w for w in words if w != word], folders)
-        except UsageError:
-            continue
-        return _explain_word(word, [w for w in words if w != word], folders, error)
+    groups = _groups(folders)
+    before: list[str] = []
+    for word in sorted(words, key=lambda word: word.lstrip("+~").partition("=")[0].partition("@")[0] not in groups):
+        try:  # choices come first, since settings are those of what was chosen
+            _composed([*before, word], folders, whole=False)
+        except Exception as wrong:
+            return _explain_word(word, _composed(before, folders, whole=False)[0], folders, wrong)
+        before.append(word)
     first = str(error).strip().splitlines()[0]
     return UsageError(f"the configuration cannot be composed: {first}")
 
 
-def _explain_word(word: str, others: list[str], folders: list[Path], error: Exception) -> UsageError:
+def _explain_word(word: str, others: JSON, folders: list[Path], error: Exception) -> UsageError:
+    """What is wrong with a word, given what the others make without it."""
     key, _, value = word.lstrip("+~").partition("=")
     if "@" in key and not word.startswith(("+", "~")):
         return UsageError(f"{key} has no choice yet that could be changed; write +{word}")
-    node: Any = _compose(others, folders)["values"]
+    node: Any = others
     path: list[str] = []
     for part in key.split("."):
         if not isinstance(node, Mapping):

@@ -35,10 +35,12 @@ def adopted(section: JSON, folder: Path | None, stage: str) -> JSON:
     if names := members_of(section):
         records = [find(name, folder).to_json() for name in names]
         section = {**section, "fusion": {**section["fusion"], "members": []}, "joining": records}
-    if not section.get("parent") or not isinstance(section["parent"], str):
-        return section
-    if section.get("inherit", "none") == "none":
+    has_parent = isinstance(section.get("parent"), str)
+    if has_parent and section.get("inherit", "none") == "none":
         return adopting(section, find(section["parent"], folder))
+    section = {name: value for name, value in section.items() if name != "growth"}  # of no use, and so in no key
+    if not has_parent:
+        return section
     if stage == "train":
         return {**section, "parent": find(section["parent"], folder).to_json()}
     return {**section, "parent": None, "inherit": "none"}

@@ -66,7 +66,8 @@ def _follower(stage: Stage, config: Config, sources: SourceCache, missing: list[
 
 def _section(stage: Stage, config: Config) -> JSON:
     section = config.section(stage.reads)
-    return adopted(section, unfinished(config), stage.name) if section.get("parent") or members_of(section) else section
+    looks_up = section.get("parent") or members_of(section)
+    return adopted(section, unfinished(config) if looks_up else None, stage.name)
 
 
 def _parts(stage: Stage, inputs: tuple[Any, ...] | None, section: JSON, config: Config, sources: SourceCache) -> KeyParts:

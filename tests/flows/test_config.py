@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -13,6 +14,7 @@ import yaml
 from components.build import resolve
 from components.errors import UnknownNameError, UsageError
 from components.fingerprint import ROOT, targets
+from flows import config
 from flows.config import CONF, LISTS, conceal, load
 from flows.table import STAGES
 
@@ -44,6 +46,26 @@ def test_a_choice_has_the_name_of_its_module(file: Path) -> None:
     target = yaml.safe_load(file.read_text()).get("_target_", "")
     if target.startswith("components."):
         assert target.split(".")[-2] == file.stem
+
+
+def test_of_many_words_the_wrong_one_is_found_at_once(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is composed once, and the first of several mistakes is told, wherever its choice stands."""
+    many = ["experiment=ci", "seed=1", "search.trials=3", "training.ema=0.9", "training.clip=0.5", "budget=1m", "search.keep=2"]
+    count, composed = 0, config._composed
+
+    def counted(words: list[str], folders: list[Path], **how: Any) -> Any:
+        nonlocal count
+        count += 1
+        return composed(words, folders, **how)
+
+    monkeypatch.setattr(config, "_composed", counted)
+    with pytest.raises(UnknownNameError, match="unknown key in training 'patince'; did you mean 'patience'"):
+        load([*many, "training.patince=3"])
+    assert count <= len(many) + 3
+    with pytest.raises(UnknownNameError, match="unknown key in strategy 'populatoin'; did you mean 'population'"):
+        load(["strategy.populatoin=20", *many, "search.trails=3", "strategy=evolution"])
+    with pytest.raises(UnknownNameError, match="unknown key in dataset 'targt'; did you mean 'target'"):
+        load(["dataset=csv", "dataset.targt=y", "dataset.path=x.csv"])
 
 
 @pytest.mark.parametrize(

@@ -193,6 +193,7 @@ def test_a_parent_that_grows_is_all_there_is_to_build(finished: Finished, at_hom
         section = adopted(config.section(STAGES[stage].reads), None, stage)
         assert section["space"]["architecture"] == {**before, **enlarged(before, 1.5, 1)} != before
         assert "growth" not in section
+    assert "growth" not in adopted(load(SMALL).section(STAGES["train"].reads), None, "train")
     same = adopted(load([*SMALL, run, "growth.width=1.0"]).section(STAGES["train"].reads), None, "train")
     assert same == adopted(load([*SMALL, run]).section(STAGES["train"].reads), None, "train")
 
