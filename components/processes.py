@@ -61,21 +61,50 @@ def start() -> None:
 
 TERMINATED = 128 + signal.SIGTERM
 _busy, _asked_to_stop = threading.Event(), threading.Event()  # of a worker, about itself
+_hears = threading.Event()  # whether SIGTERM is noted in this process for as long as it lives: a worker, a rank
+_heeded = threading.Event()  # whether it is noted for the moment, in a process that is nobody's worker
 _workers: weakref.WeakSet[Worker] = weakref.WeakSet()
 
 
 def is_asked_to_stop() -> bool:
-    """Whether this worker has been sent SIGTERM: who can save what it has done should do so, and `leave`."""
+    """Whether this process has been sent SIGTERM: who can save what it has done should do so, and `leave`."""
     return _asked_to_stop.is_set()
 
 
 def listen_for_stop() -> None:
     """Has SIGTERM noted instead of ending this process, which is to save what it has done."""
+    _hears.set()
     signal.signal(signal.SIGTERM, lambda *_: _asked_to_stop.set())
 
 
+@contextlib.contextmanager
+def heeding_stop() -> Iterator[None]:
+    """A time in which who is at work looks at `is_asked_to_stop`: a first SIGTERM is noted, and handled as ever once that has
+    left. Changes nothing in a worker, which notes it anyway, and where SIGTERM has no handler."""
+    handler = signal.getsignal(signal.SIGTERM)
+    if _hears.is_set() or _heeded.is_set() or not callable(handler) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def note(signum: int, frame: Any) -> Any:
+        return handler(signum, frame) if _asked_to_stop.is_set() else _asked_to_stop.set()
+
+    _heeded.set()
+    signal.signal(signal.SIGTERM, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+        _heeded.clear()
+        if is_asked_to_stop():
+            _asked_to_stop.clear()
+            handler(signal.SIGTERM, None)
+
+
 def leave() -> NoReturn:
-    """Ends this worker as a process ends that was told to."""
+    """Ends this worker as a process ends that was told to; in a process that is nobody's worker, what it is at."""
+    if _heeded.is_set():
+        raise KeyboardInterrupt
     os._exit(TERMINATED)
 
 
@@ -223,6 +252,7 @@ def _serve(pipe: Connection) -> None:
 
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _hears.set()
     signal.signal(signal.SIGTERM, lambda *_: _asked_to_stop.set() if _busy.is_set() else leave())
     _one_thread()
     lock = threading.Lock()

@@ -105,10 +105,9 @@ def main(argv: list[str] | None = None) -> int:
     except BaseException as error:
         if isinstance(error, SystemExit):
             raise
-        told = "".join(traceback.format_exception(error))
-        if stopping.was_told() or "KeyboardInterrupt" in told:  # a library may pass it on as an error of its own
-            print(f"{'stopped' if stopping.was_told() else 'interrupted'}; the same command goes on where this stopped", file=sys.stderr)
-            return _leave(143 if stopping.was_told() else 130)
+        if ended := stopping.ended(error):
+            print(ended[0], file=sys.stderr)
+            return _leave(ended[1])
         return explain(error, command)
 
 

@@ -17,6 +17,7 @@ from components.artifacts import QualityReport, Record
 from components.errors import UsageError
 from components.home import home
 from components.store import write_atomically
+from flows import stopping
 from flows.execution import require_fit, run_stage
 from flows.failure import in_words
 from flows.run import Outcome, Run
@@ -79,10 +80,14 @@ def main(words: list[str]) -> int:
         return 0
     if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("RANK", "0") != "0":
         return 0  # rank 0 says what there is to say
+    stopping.listen()
     try:
         _refuse_torchrun(words)
         print(f"{words[0]} {enter(words[0], words[1:]).state}")
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
+        if ended := stopping.ended(error):
+            print(ended[0], file=sys.stderr)
+            return ended[1]
         line, code = in_words(error)
         print(f"athanor: {line}", file=sys.stderr)
         return code

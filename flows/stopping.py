@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+import traceback
 
 GRACE = 8.0  # seconds that workers have to save what they are at
 _listens: list[bool] = []
@@ -25,9 +26,11 @@ def listen_again() -> None:
         listen()
 
 
-def was_told() -> bool:
-    """Whether SIGTERM came."""
-    return bool(_received)
+def ended(error: BaseException) -> tuple[str, int] | None:
+    """What to say of a command that was stopped or interrupted, and its exit code; None if that is not what ended it."""
+    if not _received and "KeyboardInterrupt" not in "".join(traceback.format_exception(error)):  # a library may pass it on as its own
+        return None
+    return f"{'stopped' if _received else 'interrupted'}; the same command goes on where this stopped", 143 if _received else 130
 
 
 def _stop(signum: int, frame: object) -> None:

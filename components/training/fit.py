@@ -222,8 +222,9 @@ def _run(learner: Learner, loader: BatchLoader, epochs: int, scratch: Path | Non
     try:
         with _quiet(), torch.random.fork_rng(devices=[torch.cuda.current_device()] if devices.accelerator == "gpu" else []):
             if not (resumed and _takes_up(learner, read_checkpoint(resumed))):
-                trainer = _trainer(epochs, devices, numerics["precision"], [SaveCheckpoints(checkpoint)] if checkpoint else [])
-                trainer.fit(learner, train_dataloaders=loader, ckpt_path=resumed)
+                with _interrupted_as_it_was(), processes.heeding_stop() if checkpoint else contextlib.nullcontext():
+                    trainer = _trainer(epochs, devices, numerics["precision"], [SaveCheckpoints(checkpoint)] if checkpoint else [])
+                    trainer.fit(learner, train_dataloaders=loader, ckpt_path=resumed)
             if not learner.is_finished:
                 learner.judge_at_rest()
     finally:
@@ -306,6 +307,17 @@ def _result(learner: Learner, loader: BatchLoader, rest: int) -> Fit:
         history=tuple(learner.history), epochs=round(progress.steps / len(loader), 3), steps=progress.steps,
         truncated=progress.steps < rest * len(loader) and not progress.is_stopped, seconds=round(progress.total_seconds, 3),
     )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _interrupted_as_it_was() -> Iterator[None]:
+    """Lightning ends a process that is interrupted, with exit code 1; whose process it is decides that here."""
+    try:
+        yield
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise error.__context__ from None
+        raise
 
 
 @contextlib.contextmanager

@@ -98,12 +98,13 @@ def _run(folder: Path, devices: int, emit: Callable[..., Any]) -> int:
             command, env={**os.environ, **LOOPBACK, "PYTHONPATH": path}, stdin=subprocess.DEVNULL, stdout=log, stderr=log
         )  # fmt: skip
     try:
-        while agent.poll() is None:
-            told = _pass_on(events, told, emit)
-            if processes.is_asked_to_stop():
-                _stop(agent)
-                processes.leave()
-            time.sleep(0.05)
+        with processes.heeding_stop():
+            while agent.poll() is None:
+                told = _pass_on(events, told, emit)
+                if processes.is_asked_to_stop():
+                    _stop(agent)
+                    processes.leave()
+                time.sleep(0.05)
     finally:
         agent.kill()
         agent.wait()

@@ -138,6 +138,29 @@ def test_ctrl_c_says_so_and_the_same_command_goes_on(fresh: Athanor) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "told", "code"),
+    [(["trainer=cpu"], signal.SIGTERM, 143), (["trainer=cpu"], signal.SIGINT, 130), (["trainer=ddp"], signal.SIGTERM, 143)],
+)
+def test_the_stage_door_stops_like_a_run(copy_of_finished: Callable[[], Athanor], words: list[str], told: int, code: int) -> None:
+    """The training is in the door's own process, or in its group: one line, its exit code, and SIGTERM saves a checkpoint."""
+    athanor = copy_of_finished()
+    for stage in ("version", "augment", "search"):
+        athanor("stage", stage, *SMALL)
+    process = athanor.start("stage", "train", *SMALL, "training.epochs=100000", *words, start_new_session=True)
+    assert wait_for(athanor.home, at("epoch", stage="train", epoch=3), 0, process)
+    now = time.time()
+    process.send_signal(told)
+    _, err = process.communicate(timeout=30)
+    assert time.time() - now < 10, err
+    assert process.returncode == code, err
+    assert err.strip().endswith(f"{'stopped' if code == 143 else 'interrupted'}; the same command goes on where this stopped"), err
+    if code == 143:
+        assert max(path.stat().st_mtime for path in athanor.home.rglob("last.ckpt")) >= now
+    assert nothing_is_left(athanor.home)
+
+
+@pytest.mark.slow
 def test_sigterm_saves_what_is_being_trained_and_the_same_command_goes_on(fresh: Athanor) -> None:
     """Exit code 143 within 10 s to one signal to the parent alone; the training's checkpoint is from that moment."""
     long = ["experiment=ci", "search.trials=2", "search.epochs=2000", "budget=120s"]

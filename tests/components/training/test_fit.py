@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -179,6 +181,36 @@ def test_resumed_after_any_step_bit_for_bit(tmp_path: Path, whole: Fit, cut: int
     assert whole.steps == STEPS
     assert equal(resumed, whole)
     assert told(resumed) == told(whole)
+
+
+@pytest.mark.parametrize(("told", "saved"), [(signal.SIGTERM, True), (signal.SIGINT, False)])
+def test_a_stop_of_the_process_that_trains_is_what_its_owner_makes_of_it(tmp_path: Path, told: signal.Signals, saved: bool) -> None:
+    """Without a worker, as `athanor stage train` has it: Lightning would end the process with 1. SIGTERM saves the step first."""
+    dataset, steps = tiny.stripes(tmp_path), []
+    step = Average.step
+
+    def send(self: Average, number: int) -> None:
+        step(self, number)
+        steps.append(number)
+        if number == 9:
+            os.kill(os.getpid(), told)
+
+    def end(signum: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, end), signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Average, "step", send)
+            with pytest.raises(KeyboardInterrupt):
+                train(dataset, scratch=tmp_path / "s")
+            assert signal.getsignal(signal.SIGTERM) is end
+    finally:
+        signal.signal(signal.SIGTERM, before[0]), signal.signal(signal.SIGINT, before[1])
+    assert steps[-1] == 9
+    if saved:
+        assert read_checkpoint(tmp_path / "s" / "last.ckpt")["learner"]["steps"] == 9
+    assert equal(train(dataset, scratch=tmp_path / "s"), train(dataset))
 
 
 @pytest.fixture(scope="module")
