@@ -180,7 +180,9 @@ class Progress:
         was = f", the teacher {_figure(row.get('teacher'))}" if row["role"] != "teacher" else ""
         if row["models"] == 1 and not row.get("members"):
             return f"{'fuse':<9} {row['role']} alone: no trial has left weights"
-        made = f"{row['role']} of {', '.join(row['members'])}" if row.get("members") else f"{row['role']} alone"
+        members = row.get("members") or []
+        alone = members[0] if members and row["role"] == "member" else row["role"]
+        made = f"{row['role']} of {', '.join(members)}" if len(members) > 1 else f"{alone} alone"
         return f"{'fuse':<9} {made} of {row['models']} models: {row['objective']} {_figure(row.get('value'))}{was}"
 
     def _on_fuse_left_out(self, row: Event) -> str:

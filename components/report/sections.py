@@ -184,8 +184,9 @@ def _fusion_words(records: Records, config: JSON, objective: str) -> str:
         return f"Fusion {method} brought nothing on validation: the teacher goes on alone."
     both = (words.figure(model.metrics.get(objective)) for model in (fused, teacher))
     values = f"{words.metric(objective)} {next(both)} on validation, the teacher alone {next(both)}"
-    if not fused.members:
-        return f"Fusion {method} found no mixture better than {fused.role}, which goes on alone: {values}."
+    if len(fused.members) < 2:  # a network that the user named is a member by its name, one trained on from the teacher is not
+        alone = fused.members[0]["role"] if fused.role == "member" else fused.role
+        return f"Fusion {method} found no mixture better than {alone}, which goes on alone: {values}."
     return f"Fusion {method} {made_of(fused).replace('made of', 'took')}: {values}."
 
 

@@ -196,6 +196,10 @@ def test_fusion_says_what_came_out_and_who_was_left_out() -> None:
     alone = progress.hear({**row, "role": "teacher", "members": [], "teacher": 0.99})
     assert alone == "fuse      teacher alone of 9 models: accuracy 0.9900"
     assert progress.hear({**row, "role": "teacher", "members": [], "models": 1}) == "fuse      teacher alone: no trial has left weights"
+    tuned = progress.hear({**row, "role": "finetuned1", "members": ["teacher"], "teacher": 0.98})
+    assert tuned == "fuse      finetuned1 alone of 9 models: accuracy 0.9900, the teacher 0.9800"
+    named = progress.hear({**row, "role": "member", "members": ["run:B"], "teacher": 0.98})
+    assert named == "fuse      run:B alone of 9 models: accuracy 0.9900, the teacher 0.9800"
     assert progress.hear({"event": "fuse.left_out", "what": "trial4", "reason": "torn"}) == "fuse      leaves out trial4: torn"
 
 

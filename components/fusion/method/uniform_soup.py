@@ -26,5 +26,8 @@ class UniformSoup:
         parts = ingredients(pool, self.finetunes, self.epochs, self.members)
         network, found = cooked(pool, parts)
         if pool.prefers(parts[0].metrics, found):
+            first, best = parts[0].name, parts[0].metrics
+            name = pool.objective if found[pool.objective] != best[pool.objective] else "log_loss"
+            pool.leave_out(f"the mean of {len(parts)} networks", f"its {name} is {found[name]:.4f}, that of {first} {best[name]:.4f}")
             parts, (network, found) = parts[:1], cooked(pool, parts[:1])
         return served(pool, parts, network, found)

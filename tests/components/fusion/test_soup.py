@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from components.errors import UsageError
 from components.fusion import soup
 from components.fusion.fuse import fuse
 from components.fusion.method.greedy_soup import GreedySoup
+from components.fusion.method.uniform_soup import UniformSoup
 from components.fusion.pool import trials_of
 from components.fusion.soup import average, ingredients, retake_statistics
 from components.models.network import load_network, save_weights
@@ -87,8 +89,10 @@ def test_a_network_that_the_user_names_joins_in(image: Case, tmp_path: Path) -> 
     assert all(torch.allclose(mean[name], teacher[name], atol=1e-5) for name in teacher)
 
 
-def test_a_named_network_that_nothing_surpasses_is_handed_on(image: Case, tmp_path: Path) -> None:
-    """As a model of this run that came from it, its weights in the stage's folder: the teacher's own were scrambled."""
+@pytest.mark.parametrize("method", [GreedySoup, UniformSoup])
+def test_a_named_network_that_nothing_surpasses_is_handed_on(image: Case, tmp_path: Path, method: type) -> None:
+    """As a model of this run that came from it, its weights in the stage's folder: the teacher's own were scrambled. A mean of
+    all that is worse is told of."""
     teacher, work = image.teacher, tmp_path / "out"
     network = load_network(teacher, image.dataset)
     with torch.no_grad():
@@ -97,10 +101,18 @@ def test_a_named_network_that_nothing_surpasses_is_handed_on(image: Case, tmp_pa
     (tmp_path / "bad").mkdir()
     weights = save_weights(network, tmp_path / "bad" / "weights.safetensors")
     record = Parent.of(teacher, image.dataset, reference="run:theirs")
-    config = {**image.config, "joining": [record.to_json()], "fusion": {"_target_": f"{GreedySoup.__module__}.GreedySoup", "finetunes": 0}}
+    fusion = {"_target_": f"{method.__module__}.{method.__name__}", "finetunes": 0}
+    config = {**image.config, "joining": [record.to_json()], "fusion": fusion}
+    told: list[Any] = []
     bad = teacher.replace(weights=weights, seed=5)
-    made = fuse(image.dataset, image.policy, image.result.replace(trials=()), bad, config, Workspace(out=work))
+    workspace = Workspace(out=work, emit=lambda event, **fields: told.append((event, fields)))
+    made = fuse(image.dataset, image.policy, image.result.replace(trials=()), bad, config, workspace)
     assert (made.role, made.parents) == ("member", (teacher.identity,))
+    (said,) = [fields for event, fields in told if event == "fuse.left_out"] or [None]
+    assert (said is None) == (method is GreedySoup)
+    if said:
+        assert said["what"] == "the mean of 2 networks"
+        assert re.fullmatch(r"its (accuracy|log_loss) is \d\.\d{4}, that of run:theirs \d\.\d{4}", said["reason"]), said
     assert made.weights.path.is_relative_to(work)
     assert made.weights.sha256 == teacher.weights.sha256
 

@@ -115,6 +115,10 @@ def test_an_ensemble_says_what_it_is_made_of(digits: ReportedRun) -> None:
     assert "Fusion ensemble took teacher (60%), trial3 (40%): accuracy" in found.text
     alone = page(digits, records={**records, "fuse": teacher}, config=config)
     assert "Fusion ensemble brought nothing on validation: the teacher goes on alone." in alone.text
+    for role, name, said in (("finetuned1", "teacher", "finetuned1"), ("member", "run:B", "run:B")):
+        single = ensemble.replace(role=role, members=({"model": "f" * 64, "role": name, "weights": "1", "parents": []},))
+        told = page(digits, records={**records, "fuse": single}, config=config).text
+        assert f"Fusion ensemble found no mixture better than {said}, which goes on alone: accuracy" in told
     assert "learned from the ensemble" in found.text
     assert "teacher, validation" in found.text
     assert "student, validation" in found.text
