@@ -81,7 +81,8 @@ HELP = """athanor VERB [NOUN ...] [key=value ...] [--json] [--debug]
   doctor                  what this machine has, and what is wrong with it
   ui                      Prefect's and MLflow's web pages on loopback
 
-State is kept in ATHANOR_HOME (default .athanor). Exit codes: 0 done, 2 usage, 65 data, 70 our bug, 75 try again.
+State is kept in ATHANOR_HOME (default .athanor). Exit codes: 0 done, 2 usage, 65 data, 70 our bug, 75 try again,
+130 interrupted, 143 stopped by SIGTERM.
 """
 
 

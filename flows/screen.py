@@ -183,7 +183,7 @@ class Progress:
         members = row.get("members") or []
         alone = members[0] if members and row["role"] == "member" else row["role"]
         made = f"{row['role']} of {', '.join(members)}" if len(members) > 1 else f"{alone} alone"
-        return f"{'fuse':<9} {made} of {row['models']} models: {row['objective']} {_figure(row.get('value'))}{was}"
+        return f"{'fuse':<9} {made} of {max(row['models'], len(members))} models: {row['objective']} {_figure(row.get('value'))}{was}"
 
     def _on_fuse_left_out(self, row: Event) -> str:
         return f"{'fuse':<9} leaves out {row['what']}: {row['reason']}"

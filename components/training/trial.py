@@ -187,5 +187,9 @@ def with_numerics(
     """The candidate with its numerics written down (measured on one of its own batches if they are not yet); see `settle`."""
     batch = load_rows(dataset, "train", limit=int(candidate.hyperparameters["batch_size"]))
     inputs = [batch.fields[field.name] for field in dataset.inputs]
-    device = "cuda" if trainer and build(trainer).accelerator == "gpu" else "cpu"
-    return candidate.replace(numerics=settle(network, inputs, candidate.numerics, training, scratch, alone=alone, device=device))
+    own = build(trainer) if trainer else None
+    device = "cuda" if own and own.accelerator == "gpu" else "cpu"
+    numerics = settle(network, inputs, candidate.numerics, training, scratch, alone=alone, device=device)
+    if alone and own and hasattr(own.strategy(), "shard"):  # shards have one layout, whatever was measured for a trial
+        numerics = {**numerics, "memory_format": "contiguous"}
+    return candidate.replace(numerics=numerics)

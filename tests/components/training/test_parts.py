@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -98,6 +99,20 @@ def test_calibration_leaves_the_network_and_the_thread_count_alone() -> None:
     assert torch.get_num_threads() == threads
     assert torch.equal(torch.get_rng_state(), state)
     assert all(parameter.grad is None for parameter in network.parameters())
+
+
+@pytest.mark.parametrize(("slowest", "threads"), [(0.6, 2), (0.9, 1), (20.0, 1)])
+def test_several_threads_must_be_faster_at_their_slowest(monkeypatch: pytest.MonkeyPatch, slowest: float, threads: int) -> None:
+    """On a machine that others use too they are fast now and then and slow in between."""
+    watched = []
+
+    def seconds(network: nn.Module, inputs: list[torch.Tensor], numerics: dict[str, Any], steps: int, device: str) -> list[float]:
+        watched.append((numerics["threads"], steps))
+        return [1.0] * steps if numerics["threads"] == 1 else [*[0.5] * (steps - 1), slowest]
+
+    monkeypatch.setattr("components.training.calibrate._step_seconds", seconds)
+    assert calibrate(nn.Linear(2, 2), [torch.randn(4, 2)], threads=(1, 2))["threads"] == threads
+    assert watched == [(1, 3), (2, 12)]
 
 
 def test_settled_numerics_come_from_the_candidate_then_the_setting() -> None:
