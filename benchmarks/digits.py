@@ -18,9 +18,8 @@ SWITCHED_OFF = ("augmentation=none", "distillation=none", "quantization=none", "
 def main() -> None:
     rows = [measure(seed) for seed in SEEDS]
     print(f"\ndigits, `athanor run seed=S`, cold process, S = {SEEDS}\n{machine()}\n")
-    for name in rows[0]:
-        if name != "parts":
-            print(f"{name:<44} {spread([row[name] for row in rows])}")
+    for name in dict.fromkeys(name for row in rows for name in row if name != "parts"):
+        print(f"{name:<44} {spread([row[name] for row in rows if name in row])}")  # what is exported differs: fuse may choose a trial
     print("\nseconds in which no trial or training step runs, by part (mean)")
     for part in rows[0]["parts"]:
         print(f"  {part:<24} {statistics.mean(row['parts'][part] for row in rows):6.2f}")
