@@ -16,14 +16,14 @@ from components.models.network import load_network
 from components.models.parent import Parent, adopting
 from components.report.sections import began
 from components.training.batches import load_rows
-from components.training.learner import Average, validate
+from components.training.learner import validate
 from components.training.train import train
 from components.training.trial import run_trial
 from components.training.tuning import Start, begin
 from components.workspace import Workspace
 from tests.components.models import tiny
-from tests.components.training.parents import PLAIN, UNCHANGED, methods, parent_of
-from tests.components.training.test_fit import CONVNET, HOW, OPTIMIZERS, Killed
+from tests.components.training.parents import PLAIN, UNCHANGED, killed_at, methods, parent_of
+from tests.components.training.test_fit import CONVNET, HOW, OPTIMIZERS
 
 Data = tuple[Parent, DatasetVersion]
 LARGER = {"width": 12, "depths": [2, 2]}
@@ -109,18 +109,8 @@ def test_killed_within_an_epoch_it_ends_bit_for_bit_as_without(data: Data, tmp_p
     config = config_of(parent, width=1.5, blocks=1)
     candidate = begun(parent, dataset, config)[1]
     whole = train(dataset, UNCHANGED, candidate, config, Workspace(out=tmp_path / "whole"))
-    monkeypatch.setattr("components.training.fit.WITHIN_SECONDS", 0.0)
-    step = Average.step
-
-    def kill_at_the_fifth(self: Average, steps: int) -> None:
-        if steps == 5:
-            raise Killed
-        step(self, steps)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Average, "step", kill_at_the_fifth)
-        with pytest.raises(Killed):
-            train(dataset, UNCHANGED, candidate, config, Workspace(out=tmp_path / "cut", scratch=tmp_path / "s"))
+    with killed_at(5, monkeypatch):
+        train(dataset, UNCHANGED, candidate, config, Workspace(out=tmp_path / "cut", scratch=tmp_path / "s"))
     assert (tmp_path / "s" / "last.ckpt").exists()
     again = train(dataset, UNCHANGED, candidate, config, Workspace(out=tmp_path / "again", scratch=tmp_path / "s"))
     assert again.weights.sha256 == whole.weights.sha256

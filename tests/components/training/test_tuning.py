@@ -14,13 +14,13 @@ from components.errors import DataError, UnknownNameError, UsageError
 from components.models.network import load_network
 from components.models.parent import Parent, adopting
 from components.training.batches import load_rows
-from components.training.learner import Average, parameter_groups, validate
+from components.training.learner import parameter_groups, validate
 from components.training.train import train
 from components.training.trial import folds_asked, run_trial
 from components.workspace import Workspace
 from tests.components.models import tiny
-from tests.components.training.parents import PLAIN, UNCHANGED, methods, parent_of
-from tests.components.training.test_fit import CONVNET, HOW, OPTIMIZERS, Killed
+from tests.components.training.parents import PLAIN, UNCHANGED, killed_at, methods, parent_of
+from tests.components.training.test_fit import CONVNET, HOW, OPTIMIZERS
 
 ROWS = {"train": 96, "validation": 40, "test": 40}
 Data = tuple[Parent, DatasetVersion]
@@ -141,18 +141,8 @@ def test_resumed_within_an_epoch_bit_for_bit(data: Data, tmp_path: Path, name: s
     """Killed at the fifth of six steps, with blocks that have not joined yet and rates of their own."""
     arguments = {"frozen": {"share": 0.3, "gradual": 0.9}, "full": {"decay": 0.5}}.get(name, {})
     whole = child(data, name, tmp_path / "whole", **arguments)
-    monkeypatch.setattr("components.training.fit.WITHIN_SECONDS", 0.0)
-    step = Average.step
-
-    def kill_at_the_fifth(self: Average, steps: int) -> None:
-        if steps == 5:
-            raise Killed
-        step(self, steps)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Average, "step", kill_at_the_fifth)
-        with pytest.raises(Killed):
-            child(data, name, tmp_path / "cut", scratch=tmp_path / "s", **arguments)
+    with killed_at(5, monkeypatch):
+        child(data, name, tmp_path / "cut", scratch=tmp_path / "s", **arguments)
     assert (tmp_path / "s" / "last.ckpt").exists()
     resumed = child(data, name, tmp_path / "resumed", scratch=tmp_path / "s", **arguments)
     assert resumed.weights.sha256 == whole.weights.sha256
