@@ -18,6 +18,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import shutil
 import time
 import uuid
@@ -31,6 +32,7 @@ from components.artifacts import JSON, Record, digest_of, digest_of_file
 from components.errors import TryAgainError, UsageError
 
 FULL_DISK = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+DIGITS = 12  # of a digest, where a user reads it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,32 +65,37 @@ class KeyParts:
 
 
 def explain(old: JSON | None, new: KeyParts) -> list[str]:
-    """Which parts of a key changed, each in words: `config space.max_depth 3 → 4`, `code components/x.py`."""
+    """Which parts of a key changed, each in words: `config space.max_depth 3 → 4`, `config space ConvNet → Cell`, `code
+    components/x.py`."""
     if old is None:
         return ["never ran"]
-    changes = []
     fresh = new.to_json()
-    for part in ("config", "extent", "code", "libraries", "inputs", "seed", "cpu"):
-        before, after = _flatten(old.get(part)), _flatten(fresh[part])
-        for name in sorted(before.keys() | after.keys()):
-            if before.get(name) != after.get(name):
-                changes.append(_change(part, name, before.get(name), after.get(name)))
-    return changes
+    parts = ("config", "extent", "code", "libraries", "inputs", "seed", "cpu")
+    return [_change(part, *row) for part in parts for row in _differences(old.get(part), fresh[part])]
 
 
 def _change(part: str, name: str, before: Any, after: Any) -> str:
     if part in ("code", "inputs"):
         return f"{part} {name}"
-    return f"{part} {name} {before} → {after}".replace("  ", " ")
+    was, now = (side[:DIGITS] if isinstance(side, str) and re.fullmatch("[0-9a-f]{64}", side) else side for side in (before, after))
+    return f"{part} {name} {was} → {now}".replace("  ", " ")
 
 
-def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(value, Mapping):
-        return {prefix: value}
-    rows: dict[str, Any] = {}
-    for name, item in value.items():
-        rows |= _flatten(item, name if not prefix or "/" in name else f"{prefix}.{name}")
-    return rows
+def _differences(before: Any, after: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """What differs, by name and in order; of a node whose class is another one, the classes alone."""
+    nodes = [side if isinstance(side, Mapping) else {} for side in (before, after)]
+    if not any(nodes):
+        was, now = (None if side == {} else side for side in (before, after))
+        if was != now:
+            yield name, was, now
+        return
+    chosen = [node.get("_target_") for node in nodes]
+    if chosen[0] != chosen[1]:
+        was, now = (path and str(path).rpartition(".")[2] for path in chosen)
+        yield name, was, now
+        return
+    for key in sorted(nodes[0].keys() | nodes[1].keys()):
+        yield from _differences(nodes[0].get(key), nodes[1].get(key), key if not name or "/" in key else f"{name}.{key}")
 
 
 class Store:

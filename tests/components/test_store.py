@@ -156,6 +156,13 @@ def test_a_miss_says_which_part_of_the_key_changed() -> None:
     assert explain(old, parts(seed=5)) == ["seed 0 → 5"]
     assert explain(None, parts()) == ["never ran"]
     assert explain(old, parts()) == []
+    space = {"_target_": "a.ConvNet", "widths": [8, 16]}
+    old = json.loads(json.dumps(parts(config={"space": space, "parent": None, "loss": {"focal": {"_target_": "a.Focal"}}}).to_json()))
+    new = {"space": {"_target_": "b.Adopted", "space": space}, "parent": "ab12" * 16, "loss": {"mse": {"_target_": "a.MSE"}}}
+    assert explain(old, parts(config=new)) == [
+        "config loss.focal Focal → None", "config loss.mse None → MSE",
+        "config parent None → ab12ab12ab12", "config space ConvNet → Adopted",
+    ]  # fmt: skip
 
 
 def _write_past_the_limit(home: Path) -> None:
