@@ -228,7 +228,7 @@ def test_a_search_without_time_for_one_trial_says_so(dataset: DatasetVersion, tm
 def test_each_setting_that_changes_a_trial_changes_the_studys_name(dataset: DatasetVersion) -> None:
     """On one database a study has nothing but its name: all that the stage's key takes is in it, but for what is asked of rounds."""
     stage = STAGES["search"]
-    left_out = {*stage.ignores, *stage.extent, "runner", "parent", "inherit", "finetune", "metrics", "search"}
+    left_out = {*stage.ignores, *stage.extent, "runner", "parent", "inherit", "growth", "finetune", "metrics", "search"}
     plain = standin.config()
     name = Plan.of(dataset, standin.POLICY, plain, 0).name
     for section in stage.reads:
