@@ -8,6 +8,9 @@ do ends in a second, so a frequent schedule costs little.
 
 from __future__ import annotations
 
+import asyncio
+import logging
+
 from components.errors import UsageError
 from flows.config import load
 
@@ -20,8 +23,14 @@ def serve(cron: str, overrides: list[str]) -> int:
     from flows.pipeline import synthesize
 
     prepare()
+    logging.getLogger("asyncio").addFilter(_is_no_cancellation)
     synthesize.serve(name=config.model, cron=cron, parameters={"overrides": overrides}, limit=1, pause_on_shutdown=False)
     return 0
+
+
+def _is_no_cancellation(record: logging.LogRecord) -> bool:
+    """False for what asyncio (of Python 3.11) writes when this process is told to end while a run is connected to it."""
+    return not (record.exc_info and record.exc_info[0] is asyncio.CancelledError)
 
 
 FIELDS = {"minute": (0, 59), "hour": (0, 23), "day": (1, 31), "month": (1, 12), "weekday": (0, 7)}

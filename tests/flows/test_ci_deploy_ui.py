@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
 import select
 import signal
 import sqlite3
@@ -14,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.deployments import check
+from flows.deployments import _is_no_cancellation, check
 from tests.flows.conftest import SMALL, Athanor
 from tests.flows.test_bad_input import nothing_lives_in
 
@@ -69,6 +71,18 @@ def test_a_cron_that_is_one_passes(cron: str) -> None:
 
     check(cron)
     CronSchedule(cron=cron)
+
+
+def test_a_connection_that_ends_with_the_process_is_no_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    """asyncio of Python 3.11 logs a task that was cancelled in a callback; other errors stay."""
+    logger = logging.getLogger("asyncio")
+    logger.addFilter(_is_no_cancellation)
+    try:
+        for error in (asyncio.CancelledError(), ValueError("a bug")):
+            logger.error("Exception in callback", exc_info=error)
+    finally:
+        logger.removeFilter(_is_no_cancellation)
+    assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [ValueError]
 
 
 @pytest.mark.slow
