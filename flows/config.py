@@ -19,7 +19,7 @@ from components.budget import seconds_of
 from components.build import build, expose_plugins
 from components.errors import UnknownNameError, UsageError
 from components.home import home
-from components.models.enlarged import MOST
+from components.models.enlarged import require_growth
 from components.training.searched import mistakes
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
@@ -307,8 +307,6 @@ RULES: dict[str, tuple[type | tuple[type, ...], str, Any]] = {
     "training.data": (str, "auto, memory or stream", lambda v: v in ("auto", "memory", "stream")),
     "training.patience": ((int, type(None)), "null or a whole number, at least 1", lambda v: v is None or v >= 1),
     "inherit": (str, "none or stages", lambda v: v in ("none", "stages")),
-    "growth.width": ((int, float), f"a number from 1 to {MOST:g}", lambda v: 1 <= v <= MOST),
-    "growth.blocks": (int, "a whole number, at least 0", lambda v: v >= 0),
     "selection.tolerance": ((int, float), "between 0 and 1", lambda v: 0 <= v <= 1),
 }
 SECTIONS = {  # whose settings are set one by one, with an example
@@ -373,6 +371,10 @@ def _member_problems(values: JSON) -> list[str]:
 def _parent_problems(values: JSON) -> list[str]:
     from flows.parents import grows, problem
 
+    try:
+        require_growth(**values["growth"])
+    except UsageError as error:
+        return [str(error)]
     stages, asked = values.get("inherit") == "stages", grows(values)
     if values.get("parent") is None:
         missing = "add parent=run:ID, for one"

@@ -17,11 +17,16 @@ WIDTHS, DEPTHS = ("width", "channels"), ("depths", "depth", "cells")
 MOST = 16.0  # times as wide, at most: a slip of the finger costs memory with its square
 
 
+def require_growth(width: float = 1.0, blocks: int = 0) -> None:
+    """Raises `UsageError` for numbers out of range."""
+    number("growth.width", width, 1.0, MOST)
+    whole("growth.blocks", blocks, 0)
+
+
 def enlarged(architecture: JSON, width: float = 1.0, blocks: int = 0) -> JSON:
     """The architecture with `width` times as many units or channels, rounded to what divides by 4 if they did, and with
     `blocks` more in each stage. Raises `UsageError` for numbers out of range and an architecture without such a setting."""
-    number("growth.width", width, 1.0, MOST)
-    whole("growth.blocks", blocks, 0)
+    require_growth(width, blocks)
     larger = dict(architecture)
     if width > 1:
         name = named(architecture, WIDTHS, "wider")

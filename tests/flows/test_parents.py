@@ -203,8 +203,8 @@ def test_growth_that_leads_nowhere_is_told_before_a_run(finished: Finished, at_h
     for words, message in (
         (["growth.width=2"], r"growth.width=2 makes a parent's network larger; add parent=run:ID"),
         ([f"parent={run}", "growth.blocks=1", "inherit=stages"], "growth.blocks=1 makes its own larger; choose one of them"),
-        ([f"parent={run}", "growth.width=0.5"], "growth.width must be a number from 1 to 16, got 0.5"),
-        ([f"parent={run}", "growth.blocks=some"], "growth.blocks must be a whole number, at least 0, got 'some'"),
+        ([f"parent={run}", "growth.width=0.5"], "growth.width must be a number of at least 1 and at most 16, got 0.5"),
+        ([f"parent={run}", "growth.blocks=some"], "growth.blocks must be a whole number of at least 0, got 'some'"),
         ([f"parent={run}", "growth=2"], "growth holds settings by name, got 2; write growth.SETTING=VALUE, such as growth.width=1.5"),
         ([f"parent={run}", "growth.depth=2"], "unknown"),
     ):
